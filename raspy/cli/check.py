@@ -1,0 +1,54 @@
+"""Checks the configuration, then that the broker answers, then that every server which should be up is.
+
+Exit code: 0 all is well, 1 something is not up, 2 the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from raspy.cli import FAILED, GOOD
+from raspy.cli.command import Request
+from raspy.cli.status import act as status
+from raspy.cli.status import problem
+from raspy.common import MDP
+from raspy.common.log import printable
+from raspy.common.runner import check_config
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What to leave out."""
+    parser.add_argument("--offline", action="store_true", help="check the configuration alone")
+
+
+def act(request: Request) -> list[dict[str, Any]]:
+    """Check one after the other; what does not answer ends it."""
+    check_config(request.config)
+    place = request.config.path or "no file, so the defaults"
+    checks = [{"check": "configuration", "good": True, "text": place}]
+    if request.arguments.offline:
+        return checks
+    try:
+        servers = status(request)
+    except MDP.ConnectionLost as error:
+        return [*checks, {"check": "broker", "good": False, "text": str(error)}]
+    checks.append({"check": "broker", "good": True, "text": f"answers at {request.address}"})
+    for row in servers:
+        state = str(row.get("state", "unknown"))
+        why = problem(row) if state != "ok" else ""
+        checks.append(
+            {"check": row["server"], "good": state == "ok", "text": f"{state}: {why}" if why else state}
+        )
+    return checks
+
+
+def show(result: list[dict[str, Any]]) -> None:
+    """Print a line for each check."""
+    for row in result:
+        print(f"{'good' if row['good'] else 'BAD '}  {printable(row['check'])}: {printable(row['text'])}")
+
+
+def code(result: list[dict[str, Any]]) -> int:
+    """Good when every check is."""
+    return GOOD if all(row["good"] for row in result) else FAILED

@@ -1,0 +1,151 @@
+"""What the commands that ask the bus have in common.
+
+A command's module has its help in the docstring and up to four functions::
+
+    arguments(parser)        its own arguments; --config and --json are added to them
+    act(request)             does it, and returns a result that JSON can hold
+    show(result)             prints the result for a human
+    code(result)             the exit code; 0 when it is missing
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from raspy.cli import FAILED, GOOD, WRONG_USE, fail
+from raspy.common.runner import chosen_servers, light_msgspec, load_config
+
+light_msgspec()
+
+import msgspec  # noqa: E402  after what keeps it small
+
+from raspy.common import MDP  # noqa: E402
+from raspy.common.config import BusConfig, Config, ConfigError, local_hostname  # noqa: E402
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our form of an error: one line that says what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and end with 2."""
+        sys.exit(fail(f"{self.prog.removeprefix('raspy ')}: {message}; {self.prog} --help shows the use"))
+
+
+class Request:
+    """What was asked for, and the bus to ask.
+
+    :param arguments: the parsed command line
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.json = bool(arguments.json)
+        self._config: Config | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration, read when first needed.
+
+        :raises ConfigError: it cannot be read
+        """
+        if self._config is None:
+            self._config = load_config(self.arguments.config)
+        return self._config
+
+    @property
+    def bus(self) -> BusConfig:
+        """The section ``[bus]``."""
+        return self.config.section(BusConfig)
+
+    @property
+    def address(self) -> str:
+        """Where the broker takes requests."""
+        return MDP.endpoint(self.bus.broker_ip, self.bus.broker_port)
+
+    def snapshot(self, subtree: str, timeout: float = 2.0) -> dict[str, bytes]:
+        """The keys of the tree that begin with ``subtree``, sorted, with their bodies.
+
+        :raises raspy.common.MDP.ConnectionLost: the broker does not answer
+        """
+        from raspy.common.kvcliapi import snapshot
+
+        bus = self.bus
+        # On the wire a subtree may also mean whole path elements; what is wanted here is told by its text.
+        whole = subtree[: subtree.rfind("/") + 1]
+        try:
+            tree = snapshot(bus.broker_ip, bus.broker_port, whole, timeout)
+        except MDP.ConnectionLost as error:
+            raise self.no_broker() from error
+        return {key: tree[key] for key in sorted(tree) if key.startswith(subtree)}
+
+    def no_broker(self) -> MDP.ConnectionLost:
+        """The error to raise when the broker does not answer."""
+        return MDP.ConnectionLost(
+            f"the broker at {self.address} does not answer: is it running (raspy run), "
+            "and is [bus] in the configuration right?"
+        )
+
+    def expected(self) -> list[str]:
+        """The names of the servers that should be up: those of this host, if the broker is here too."""
+        bus = self.bus
+        if bus.broker_ip not in LOCAL and not bus.broker_ip.startswith("ipc://"):
+            return []
+        return [MDP.routing_key(local_hostname(bus), name) for name in chosen_servers(self.config)]
+
+
+def parser_of(name: str, command: ModuleType) -> Parser:
+    """The parser of one command, with the help of its docstring."""
+    parser = Parser(
+        prog=f"raspy {name}",
+        description=(command.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if hasattr(command, "arguments"):
+        command.arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--config", metavar="FILE", help="the configuration")
+    return parser
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, two spaces a level."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    # A terminal is not to be steered by what stands in a value.
+    print("".join(f"\\u{ord(c):04x}" if 127 <= ord(c) < 160 else c for c in text))
+
+
+def body_value(body: bytes) -> Any:
+    """The body of a key as JSON can hold it: what it says when it is JSON, else its text."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body.decode("utf-8", "backslashreplace")
+
+
+def run(name: str, command: ModuleType, words: Sequence[str]) -> int:
+    """Parse, act and print; return the exit code."""
+    try:
+        arguments = parser_of(name, command).parse_args(words)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else WRONG_USE
+    request = Request(arguments)
+    try:
+        result = command.act(request)
+        if result is None:
+            return GOOD
+        if request.json:
+            print_json(result)
+        else:
+            command.show(result)
+    except ConfigError as error:
+        return fail(str(error), WRONG_USE)
+    except MDP.GenericError as error:
+        return fail(str(error), FAILED)
+    return int(command.code(result)) if hasattr(command, "code") else GOOD

@@ -1,0 +1,49 @@
+"""Not listed: what completion scripts ask for, one a line. ``raspy __complete keys|services PREFIX``.
+
+Silent and quick: when the broker does not answer there is nothing to offer.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from raspy.cli.command import Request, body_value
+from raspy.common import MDP
+from raspy.common.log import printable
+from raspy.common.mdcliapi import MajorDomoClient
+
+PATIENCE = 0.5
+"""Seconds that somebody who pressed Tab waits."""
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What to complete."""
+    parser.add_argument("what", choices=["keys", "services"])
+    parser.add_argument("prefix", nargs="?", default="")
+
+
+def act(request: Request) -> list[str]:
+    """The words that begin with the prefix."""
+    prefix = request.arguments.prefix
+    try:
+        if request.arguments.what == "keys":
+            return list(request.snapshot(prefix or "/", PATIENCE))
+        with MajorDomoClient(request.address) as client:
+            client.timeout, client.retries = int(PATIENCE * 1000), 1
+            reply = client.send("mmi.discovery", [b""]) or []
+    except MDP.GenericError:
+        return []
+    names = [name for frame in reply[:-1] for name in _names(body_value(frame))]
+    return sorted(name for name in names if name.startswith(prefix))
+
+
+def _names(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [str(name) for name in value]
+    return str(value).split()
+
+
+def show(result: list[str]) -> None:
+    """Print them."""
+    for word in result:
+        print(printable(word))

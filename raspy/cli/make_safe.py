@@ -1,0 +1,24 @@
+"""usage: raspy make-safe NAME [--config FILE] [--json]
+
+Puts the outputs of a server into their safe state. It needs nothing but the pins: neither the server nor the
+broker has to run. `raspy run` does it whenever such a server has ended, as ExecStopPost= does under systemd.
+A server without outputs has nothing to be made safe, which is good.
+
+  --config FILE  the configuration
+  --json         log one JSON object a line
+  --help         this text
+
+Exit code: 0 safe, 1 failed, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+from raspy.common import runner
+
+
+def main(words: list[str]) -> int:
+    """Act in this process, with as little around it as can be: it runs when something else has gone wrong."""
+    if "--help" in words or "-h" in words:
+        print((__doc__ or "").strip())
+        return runner.GOOD
+    return runner.main([*words, "--make-safe"])

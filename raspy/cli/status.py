@@ -1,0 +1,72 @@
+"""How the servers are: state, uptime, version, memory, restarts and last error of each.
+
+A server that the configuration wants on this host and that never came up is listed as "missing".
+Exit code: 0 when all is well, 1 when not, or when the broker does not answer.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from raspy.cli import FAILED, GOOD
+from raspy.cli.command import Request, body_value
+from raspy.cli.table import duration, print_table, size
+
+PREFIX = "/server/"
+
+
+def act(request: Request) -> list[dict[str, Any]]:
+    """Read what the broker says of each server."""
+    rows = []
+    tree = request.snapshot(PREFIX)
+    for key, body in tree.items():
+        value = body_value(body)
+        rows.append(
+            {"server": key[len(PREFIX) :], **(value if isinstance(value, dict) else {"state": "unknown"})}
+        )
+    rows += [
+        {"server": name, "state": "missing", "last_error": "has never come up: is it installed and started?"}
+        for name in request.expected()
+        if PREFIX + name not in tree
+    ]
+    return rows
+
+
+def show(result: list[dict[str, Any]]) -> None:
+    """Print a line for each server."""
+    print_table(
+        ["server", "state", "uptime", "version", "memory", "restarts", "last error"],
+        [
+            [
+                row["server"],
+                str(row.get("state", "unknown")),
+                duration(row.get("uptime")),
+                str(row.get("version", "")),
+                size(row.get("memory")),
+                str(row.get("restarts", "")),
+                problem(row),
+            ]
+            for row in result
+        ],
+    )
+
+
+def problem(row: dict[str, Any]) -> str:
+    """What is wrong now, else the last error, else when and why it was down."""
+    conditions = row.get("conditions")
+    if isinstance(conditions, dict) and conditions:
+        return "; ".join(f"{name}: {text}" for name, text in conditions.items())
+    if row.get("last_error"):
+        return str(row["last_error"])
+    down = row.get("last_down")
+    if isinstance(down, dict):
+        since = down.get("time")
+        ago = f" {duration(time.time() - since)} ago" if isinstance(since, int | float) else ""
+        return f"down{ago}: {down.get('reason', '')}"
+    return ""
+
+
+def code(result: list[dict[str, Any]]) -> int:
+    """Good only when there are servers and all of them are well."""
+    return GOOD if result and all(row.get("state") == "ok" for row in result) else FAILED

@@ -1,0 +1,102 @@
+"""Majordomo Protocol 0.1 (ZeroMQ RFC 7/MDP): the constants, the frames and the errors.
+
+Everything here is about frames; nothing of RasPy is imported. The frames, after the identity a ROUTER adds:
+
+=====================  ==================================================
+client REQUEST, REPLY  ``''``, ``MDPC01``, service, body...
+worker READY           ``''``, ``MDPW01``, ``\\x01``, service
+worker REQUEST, REPLY  ``''``, ``MDPW01``, ``\\x02`` or ``\\x03``, client, ``''``, body...
+worker HEARTBEAT       ``''``, ``MDPW01``, ``\\x04``
+worker DISCONNECT      ``''``, ``MDPW01``, ``\\x05``
+=====================  ==================================================
+"""
+
+from __future__ import annotations
+
+import logging
+
+C_CLIENT = b"MDPC01"
+W_WORKER = b"MDPW01"
+
+W_READY = b"\x01"
+W_REQUEST = b"\x02"
+W_REPLY = b"\x03"
+W_HEARTBEAT = b"\x04"
+W_DISCONNECT = b"\x05"
+
+INTERNAL_SERVICE_PREFIX = "mmi."
+"""Names under this prefix are answered by the broker itself (RFC 8/MMI); no worker may claim one."""
+
+HEARTBEAT_INTERVAL = 3500
+"""Milliseconds between heartbeats on a quiet connection, the value of the original."""
+HEARTBEAT_LIVENESS = 5
+"""Silent heartbeat intervals after which a peer counts as dead."""
+
+OK = b"200"
+PENDING = b"300"
+BAD_REQUEST = b"400"
+NOT_FOUND = b"404"
+CONFLICT = b"409"
+ERROR = b"500"
+NOT_IMPLEMENTED = b"501"
+UNAVAILABLE = b"503"
+"""Status frames, as in docs/protocol: last in a reply, first in Titanic's."""
+
+REQUEST_ID = b"RASPY1 "
+"""A first frame of this and 32 hex digits names a request, so that a repeat of it is answered from memory."""
+REQUEST_ID_LENGTH = len(REQUEST_ID) + 32
+
+COLLECTOR, PUBLISHER, SNAPSHOT, REQUESTS = 3, 2, 1, 0
+"""Offsets from the base port: ROUTER of requests, ROUTER of snapshots, PUB of updates, PULL of the collector."""
+
+logger = logging.getLogger("raspy")
+
+
+class GenericError(Exception):
+    """The ancestor of every error of RasPy.
+
+    :param value: the message, which names what is at fault and what to do
+    """
+
+    def __init__(self, value: object = "") -> None:
+        super().__init__(value)
+        self.value = value
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class ClientError(GenericError):
+    """A client's request could not be made or was refused."""
+
+
+class ServerError(GenericError):
+    """A server could not do its work."""
+
+
+class ConnectionLost(ClientError, ConnectionError):
+    """The broker did not answer."""
+
+
+class ProtocolError(GenericError, ValueError):
+    """Frames that are not what the specification says."""
+
+
+def routing_key(hostname: str, service: str) -> str:
+    """The name of a server or service on the bus: ``<hostname>.<service>``."""
+    return f"{hostname}.{service}"
+
+
+def endpoint(broker_ip: str, broker_port: int, offset: int = REQUESTS) -> str:
+    """The ZeroMQ address of one of the broker's four sockets.
+
+    :param broker_ip: an IP address or host name; or ``ipc://<directory>``, in which the sockets are files
+        named by their port number
+    :param broker_port: the base port (or number)
+    :param offset: one of ``REQUESTS``, ``SNAPSHOT``, ``PUBLISHER``, ``COLLECTOR``
+    """
+    if broker_ip.startswith("ipc://"):
+        return f"{broker_ip.rstrip('/')}/{broker_port + offset}"
+    if ":" in broker_ip:
+        return f"tcp://[{broker_ip.strip('[]')}]:{broker_port + offset}"
+    return f"tcp://{broker_ip}:{broker_port + offset}"

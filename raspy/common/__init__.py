@@ -1,0 +1,1 @@
+"""What every process of RasPy stands on: the bus, the event loop, configuration, devices."""

@@ -1,0 +1,248 @@
+"""One supervised server: its process, its notify socket, its watchdog and its next start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from raspy.common.log import printable
+from raspy.common.process import ExecutiveProcess
+
+logger = logging.getLogger("raspy.supervisor")
+
+DOWN, STARTING, READY, STOPPING, WAITING, REFUSED = (
+    "down",
+    "starting",
+    "ready",
+    "stopping",
+    "waiting",
+    "refused",
+)
+"""Not wanted; no READY yet; serving; told to end; until its next start; needs its owner first."""
+
+DATAGRAM = 4096
+"""Bytes of a notification that are looked at; ours have less than 300."""
+DATAGRAMS = 100
+"""Notifications taken in one turn from one child."""
+
+
+class Times:
+    """How long things may take, in seconds."""
+
+    def __init__(
+        self,
+        watchdog: float = 10.0,
+        start: float = 90.0,
+        stop: float = 10.0,
+        abort: float = 2.0,
+        backoff: tuple[float, float] = (0.2, 10.0),
+        settled: float = 60.0,
+    ) -> None:
+        self.watchdog = watchdog
+        """A server that gives no sign of life for so long is replaced."""
+        self.start = start
+        """Until READY, as systemd's DefaultTimeoutStartSec."""
+        self.stop = stop
+        """Between SIGTERM and SIGKILL."""
+        self.abort = abort
+        """Between the watchdog's SIGABRT, with which a process shows where it was, and SIGKILL."""
+        self.backoff = backoff
+        """Between an exit and the next start: the first time, and the longest after doublings."""
+        self.settled = settled
+        """A server that lived so long has its back-off forgotten."""
+
+
+class Child:
+    """A server as the supervisor sees it.
+
+    :param name: the server
+    :param command: what starts it
+    :param directory: where its notify socket goes
+    :param times: how long things may take
+    :param changed: called when it got ready, and when its process has ended
+    """
+
+    def __init__(
+        self, name: str, command: list[str], directory: str, times: Times, changed: Callable[[Child], None]
+    ) -> None:
+        self.name = name
+        self.state = DOWN
+        self.status = ""
+        """The last STATUS= line."""
+        self.starts = 0
+        self.was_ready = False
+        """Whether it has been ready since the supervisor started."""
+        self.exit_code = 0
+        """Of the last process that ended; a signal's is negative."""
+        self.due: float | None = None
+        """Monotonic time at which :meth:`expire` is to be called."""
+        self.process: ExecutiveProcess | None = None
+        self.notify: socket.socket | None = None
+        self._command = command
+        self._path = os.path.join(directory, name)
+        self._times = times
+        self._changed = changed
+        self._started = 0.0
+        self._delay = times.backoff[0]
+        self._reload_when_ready = False
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None
+
+    def start(self) -> None:
+        """Start the process; a machine that cannot is tried again later."""
+        self._open()
+        self.process = ExecutiveProcess(self._command, self.name, self._environment())
+        self._started = time.monotonic()
+        self.starts += 1
+        self.state = STARTING
+        self.due = self._started + self._times.start
+        try:
+            self.process.run()
+        except OSError as error:
+            logger.error("%s: cannot be started: %s", self.name, error)
+            self._ended()
+            self.wait()
+
+    def stop(self) -> None:
+        """Have it end: SIGTERM, and SIGKILL when that takes too long."""
+        if self.process is None:
+            self.state, self.due = DOWN, None
+        elif self.state != STOPPING:
+            self._end(signal.SIGTERM, self._times.stop)
+
+    def kill(self) -> None:
+        """Have it end now."""
+        if self.process is not None:
+            self._end(signal.SIGKILL, self._times.stop)
+
+    def reload(self) -> None:
+        """SIGHUP; a server that is not ready gets it when it is, as the signal would end it before."""
+        if self.state == READY and self.process is not None:
+            self.process.kill(signal.SIGHUP)
+        else:
+            self._reload_when_ready = self.state == STARTING
+
+    def wait(self) -> None:
+        """Arrange the next start, with back-off."""
+        if time.monotonic() - self._started >= self._times.settled:
+            self._delay = self._times.backoff[0]
+        logger.info("%s: restarting in %.1f s", self.name, self._delay)
+        self.state = WAITING
+        self.due = time.monotonic() + self._delay
+        self._delay = min(self._delay * 2, self._times.backoff[1])
+
+    def refuse(self) -> None:
+        """Do not start it again until its owner has done something."""
+        logger.error("%s: not restarted (exit code 2): change what it says, then send SIGHUP", self.name)
+        self.state, self.due = REFUSED, None
+
+    def expire(self) -> None:
+        """Do what :attr:`due` stands for."""
+        if self.state == STARTING:
+            self._abort(f"not ready after {self._times.start:g} s")
+        elif self.state == READY:
+            self._abort(f"no sign of life for {self._times.watchdog:g} s")
+        elif self.state == STOPPING and self.process is not None:
+            logger.warning("%s: does not end: killed", self.name)
+            self._end(signal.SIGKILL, self._times.stop)
+        elif self.state == WAITING:
+            self.start()
+
+    def on_notify(self) -> None:
+        """Take the notifications that wait (sd_notify(3))."""
+        for _ in range(DATAGRAMS):
+            if self.notify is None:
+                return
+            try:
+                datagram = self.notify.recv(DATAGRAM)
+            except OSError:
+                return
+            for line in datagram.decode("utf-8", "replace").splitlines():
+                self._take(line)
+
+    def on_exit(self) -> None:
+        """Take note of the end of the process."""
+        if self.process is None or self.process.poll() is None:
+            return
+        self.on_notify()
+        code = self.process.returncode or 0
+        how = f"exit code {code}" if code >= 0 else f"ended by {signal_name(-code)}"
+        asked = self.state == STOPPING and code in (0, -signal.SIGTERM)
+        log = logger.info if asked else logger.warning
+        log("%s: %s after %.1f s", self.name, "stopped" if asked else how, time.monotonic() - self._started)
+        self._ended()
+        self.exit_code = code
+        self._changed(self)
+
+    def _take(self, line: str) -> None:
+        field, _, value = line.partition("=")
+        if field == "WATCHDOG" and value == "1" and self.state == READY:
+            self.due = time.monotonic() + self._times.watchdog
+        elif field == "WATCHDOG" and value == "trigger" and self.state == READY:
+            self._abort("asks to be replaced")
+        elif field == "READY" and value == "1" and self.state == STARTING:
+            now = time.monotonic()
+            self.state, self.due, self.was_ready = READY, now + self._times.watchdog, True
+            logger.info("%s: started in %.0f ms", self.name, (now - self._started) * 1000)
+            if self._reload_when_ready:
+                self.reload()
+            self._changed(self)
+        elif field == "STATUS" and value != self.status:
+            self.status = printable(value[:500])
+            logger.debug("%s: says: %s", self.name, self.status)
+
+    def _abort(self, why: str) -> None:
+        logger.warning("%s: %s: replaced", self.name, why)
+        self._end(signal.SIGABRT, self._times.abort)
+
+    def _end(self, number: int, grace: float) -> None:
+        self.state = STOPPING
+        self.due = time.monotonic() + grace
+        if self.process is not None:
+            self.process.kill(number)
+
+    def _ended(self) -> None:
+        self.process = None
+        self.state, self.due, self.status = DOWN, None, ""
+        self._reload_when_ready = False
+        if self.notify is not None:
+            self.notify.close()
+            self.notify = None
+            os.unlink(self._path)
+
+    def _open(self) -> None:
+        flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | flags)
+        self.notify.bind(self._path)
+
+    def _environment(self) -> dict[str, str]:
+        environment = plain_environment()
+        environment["NOTIFY_SOCKET"] = self._path
+        environment["WATCHDOG_USEC"] = str(int(self._times.watchdog * 1e6))
+        if "STATE_DIRECTORY" in environment:
+            # Given for all of us: each server has one of its own below it.
+            environment["STATE_DIRECTORY"] = os.path.join(
+                environment["STATE_DIRECTORY"].split(":")[0], self.name
+            )
+        return environment
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment, without what its own supervisor meant for it alone."""
+    meant = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    return {key: value for key, value in os.environ.items() if key not in meant}
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL`` of 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

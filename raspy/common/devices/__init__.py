@@ -1,0 +1,1 @@
+"""Devices: what a server reads and drives, declared as classes."""

@@ -1,0 +1,398 @@
+"""Devices: the classes that a server's probes, switches and cameras are instances of.
+
+A device class is a short declaration: an ``oid``, the settings that its owner may change, the commands, the
+subdevices. From it come JSON both ways, the check with an error for each field, and the template. All state
+belongs to the instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+from raspy.common.devices.command import Command, shown
+from raspy.common.devices.errors import (
+    BadValue,
+    DeviceError,
+    FieldErrors,
+    NotPermitted,
+    ReadingError,
+    UnknownCommand,
+    Unsupported,
+)
+from raspy.common.devices.settings import ERRORS_LIMIT, DeviceSettings, convert, json_object
+from raspy.common.devices.value import Value
+
+__all__ = [
+    "BadValue",
+    "BaseDevice",
+    "Command",
+    "DeviceError",
+    "DeviceRegister",
+    "DeviceSettings",
+    "FieldErrors",
+    "NotPermitted",
+    "ReadingError",
+    "UnknownCommand",
+    "Unsupported",
+    "Value",
+]
+
+MISSED_POLLS = 3
+"""A value is stale when so many polls in a row gave none."""
+
+
+class BaseDevice:
+    """The mother class of all devices.
+
+    :param json: its settings as JSON text, or as a mapping of the same shape; None: all at their defaults
+    :raises FieldErrors: with an entry for each field at fault
+    """
+
+    oid: ClassVar[str] = "base"
+    """The kind of device, in parts joined by dots: ``sensor.temperature``, ``media.tv-volume``."""
+    Settings: ClassVar[type[DeviceSettings]] = DeviceSettings
+    declared: ClassVar[tuple[Command, ...]] = (
+        Command(name="commands", type="Dict", readonly=True, info="The commands of the device"),
+        Command(name="config", type="Dict", info="The settings of the device"),
+        Command(name="poll", type="Real", unit="s", info="Time between readings", minimum=-1, maximum=86400),
+        Command(name="log", type="Bool", info="Whether a history of the values is kept"),
+        Command(name="reset", type="Str", writeonly=True, info="Forget what was read, and read again"),
+    )
+    """Commands that the class adds to those of its bases, or declares anew."""
+    parts: ClassVar[dict[str, type[BaseDevice]]] = {}
+    """Subdevices that the class adds to those of its bases, by name."""
+    slow: ClassVar[bool] = False
+    """:meth:`do_poll` takes long, and is called on a thread."""
+    timeout: float = 8.0
+    """Seconds that a slow :meth:`do_poll` may take before its thread is given up."""
+
+    def __init__(self, json: str | bytes | Mapping[str, Any] | None = None) -> None:
+        self.config = self.Settings()
+        """The settings; to be changed with :meth:`configure` only."""
+        self.commands: dict[str, Command] = {}
+        self.subdevices: dict[str, BaseDevice] = {}
+        self.parent: BaseDevice | None = None
+        for base in reversed(type(self).__mro__):
+            for command in base.__dict__.get("declared", ()):
+                self.commands[command.name] = command.copy()
+            for name, part in base.__dict__.get("parts", {}).items():
+                subdevice = part({"name": name})
+                subdevice.parent = self
+                self.subdevices[name] = subdevice
+        for command in self.commands.values():
+            command.callback = getattr(self, "cmd_" + command.name.replace("-", "_"), None)
+        if json is not None:
+            self.configure(json)
+
+    @property
+    def name(self) -> str:
+        """The name, unique on its server."""
+        return self.config.name
+
+    @property
+    def label(self) -> str:
+        """What an owner reads: the label given, else the name."""
+        return self.config.label or self.config.name
+
+    @property
+    def poll(self) -> float:
+        """Seconds between readings; 0 not read, -1 cannot be read."""
+        return self.config.poll
+
+    @poll.setter
+    def poll(self, seconds: float) -> None:
+        self.configure({"poll": seconds})
+
+    @property
+    def log(self) -> bool:
+        """Whether a history of the values is kept."""
+        return self.config.log
+
+    @log.setter
+    def log(self, value: bool) -> None:
+        self.configure({"log": value})
+
+    @property
+    def max_age(self) -> float:
+        """Seconds for which a reading is good; 0: until the next one."""
+        return max(self.poll, 0) * MISSED_POLLS
+
+    def configure(self, json: str | bytes | Mapping[str, Any]) -> None:
+        """Change the settings that are given, all or none.
+
+        :raises FieldErrors: with an entry for each field at fault
+        """
+        fields = json_object(json)
+        errors = {}
+        oid = fields.pop("oid", self.oid)
+        if oid != self.oid:
+            errors["oid"] = f"{shown(oid)} is not {self.oid}"
+        parts = fields.pop("subdevices", {})
+        config = convert(self.Settings, msgspec.to_builtins(self.config) | fields, errors)
+        changes = self._part_changes(parts, errors)
+        if errors or config is None:
+            raise FieldErrors(errors)
+        self.config = config
+        for subdevice, part in changes:
+            subdevice.config = part
+
+    def _part_changes(self, parts: Any, errors: dict[str, str]) -> list[tuple[BaseDevice, DeviceSettings]]:
+        """The new settings of the subdevices; what is wrong goes to ``errors``."""
+        changes = []
+        if not isinstance(parts, Mapping):
+            errors["subdevices"] = "must be an object of subdevices by name"
+            return []
+        for name, given in list(parts.items())[:ERRORS_LIMIT]:
+            subdevice = self.subdevices.get(name)
+            own: dict[str, str] = {}
+            if subdevice is None:
+                known = ", ".join(self.subdevices) or "none"
+                errors[f"subdevices.{shown(name)}"] = f"unknown; known are {known}"
+            elif not isinstance(given, Mapping) or "name" in given:
+                errors[f"subdevices.{name}"] = "must be an object of settings without a name"
+            else:
+                part = convert(subdevice.Settings, msgspec.to_builtins(subdevice.config) | dict(given), own)
+                if part is not None:
+                    changes.append((subdevice, part))
+            errors.update({f"subdevices.{name}.{field}": text for field, text in own.items()})
+        return changes
+
+    @property
+    def json(self) -> str:
+        """The device as JSON text, from which :meth:`new` makes the same again."""
+        return msgspec.json.encode(self.to_dict()).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dictionary: the oid, the settings, and those of the subdevices."""
+        fields: dict[str, Any] = {"oid": self.oid, **msgspec.to_builtins(self.config)}
+        if self.subdevices:
+            fields["subdevices"] = {
+                name: {k: v for k, v in msgspec.to_builtins(part.config).items() if k != "name"}
+                for name, part in self.subdevices.items()
+            }
+        return fields
+
+    @classmethod
+    def new(cls, json: str | bytes | Mapping[str, Any] | None = None) -> Self:
+        """A new device of this class.
+
+        :raises FieldErrors: with an entry for each field at fault, and when there is no name
+        """
+        device = cls(json)
+        if not device.name:
+            raise FieldErrors({"name": "is missing"})
+        return device
+
+    @classmethod
+    def check(cls, json: str | bytes | Mapping[str, Any] | None = None) -> dict[str, str]:
+        """What is wrong with JSON that should describe such a device, by field; empty when all is well."""
+        try:
+            cls.new(json)
+        except FieldErrors as error:
+            return error.fields
+        return {}
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """All that is needed to ask an owner for such a device; see :attr:`templates`."""
+        return self.templates[self.oid]
+
+    @property
+    def templates(self) -> dict[str, dict[str, Any]]:
+        """By oid, of the device and its subdevices: commands, JSON Schema and defaults of the settings."""
+        blank = type(self)()
+        return {
+            device.oid: {
+                "oid": device.oid,
+                "doc": (type(device).__doc__ or "").strip().split("\n")[0],
+                "default": device.to_dict(),
+                "schema": msgspec.json.schema(device.Settings),
+                "commands": device.cmd_commands(),
+            }
+            for device in (blank, *blank.subdevices.values())
+        }
+
+    @property
+    def path(self) -> str:
+        """The name below the server: ``<name>``, of a subdevice ``<device>.<name>``."""
+        return self.name if self.parent is None else f"{self.parent.name}.{self.name}"
+
+    def fullname(self, prefix: str) -> str:
+        """The name on the bus, below ``<host>.<server>``."""
+        return f"{prefix}.{self.path}"
+
+    def walk(self) -> Iterator[BaseDevice]:
+        """The device and its subdevices."""
+        yield self
+        yield from self.subdevices.values()
+
+    def do_poll(self) -> Mapping[str, Any]:
+        """Grab the values and return them by command; to be overridden by a device that is read.
+
+        A :class:`ReadingError` in place of a value makes that one an error; raised, it is the error of all.
+        On a :attr:`slow` device this runs on a thread and must not touch the device's state.
+        """
+        raise Unsupported(f"{self.oid} {self.name} cannot be read")
+
+    def values(self) -> Iterator[Command]:
+        """The commands that have a value on the tree."""
+        for command in self.commands.values():
+            if not command.writeonly and command.name not in BUILTIN:
+                yield command
+
+    def details(self) -> dict[str, Any]:
+        """What else an owner may want to know of the device; to be overridden."""
+        return {}
+
+    def update(self, readings: Mapping[str, Any] | BaseException) -> list[Command]:
+        """Take what :meth:`do_poll` returned, or raised.
+
+        :returns: the commands whose value is new, good or bad
+        """
+        changed = []
+        for command in self.values():
+            if isinstance(readings, BaseException):
+                found: Any = readings
+            elif command.name in readings:
+                found = readings[command.name]
+            else:
+                continue
+            command.update(self._value(command, found))
+            changed.append(command)
+        return changed
+
+    def _value(self, command: Command, found: Any) -> Value:
+        if not isinstance(found, BaseException):
+            try:
+                return Value.ok(command.check(found), command.unit, self.max_age)
+            except ValueError as error:
+                found = error
+        return Value.error(str(found) or type(found).__name__, command.unit, self.max_age)
+
+    def find(self, oid: str) -> BaseDevice:
+        """This device or one of its subdevices, by name or oid; the empty text is this one.
+
+        :raises UnknownCommand: there is none of that name
+        """
+        for device in self.walk():
+            if oid in ("", device.path, device.oid) or (device is not self and oid == device.name):
+                return device
+        known = ", ".join(self.subdevices) or "none"
+        raise UnknownCommand(
+            f"{self.name or self.oid} has no subdevice {shown(oid)}; its subdevices are {known}"
+        )
+
+    def exec_cmd(self, oid: str, command: str, value: Any = None) -> Any:
+        """Execute a command.
+
+        :param oid: the oid or name of this device or of a subdevice; empty: this one
+        :param value: what to set; None to get
+        :returns: what JSON can hold: a :class:`Value`, or what the command's method returned
+        :raises UnknownCommand: there is no such command or subdevice
+        :raises BadValue: the command does not take this value
+        :raises NotPermitted: the command is read only, or write only
+        :raises Unsupported: it is declared, and not done here
+        """
+        device = self.find(oid)
+        found = device.commands.get(command)
+        if found is None:
+            known = ", ".join(device.commands)
+            raise UnknownCommand(f"{device.path} has no command {shown(command)}; its commands are {known}")
+        if value is None:
+            return device._get(found)
+        if found.readonly:
+            raise NotPermitted(f"{command} of {device.path} is read only")
+        if found.callback is None:
+            raise Unsupported(f"{command} of {device.path} is not supported by this server")
+        return found.callback(found.check(value))
+
+    def _get(self, command: Command) -> Any:
+        if command.writeonly:
+            raise NotPermitted(f"{command.name} of {self.path} needs a value: it is write only")
+        if command.callback is not None:
+            return command.callback(None)
+        return command.reading or Value.error("not read yet", command.unit, self.max_age)
+
+    def cmd_commands(self, value: Any = None) -> dict[str, Any]:
+        """The declarations of all commands, by name."""
+        return {name: _declaration(command) for name, command in self.commands.items()}
+
+    def cmd_config(self, value: Any = None) -> dict[str, Any]:
+        """Get the settings, or change those that are given; the name stays what it is."""
+        if value is not None:
+            if value.get("name", self.name) != self.name:
+                raise FieldErrors({"name": "never changes; the label may"})
+            self.configure(value)
+        return self.to_dict()
+
+    def cmd_log(self, value: Any = None) -> bool:
+        """Get or set whether a history is kept."""
+        if value is not None:
+            self.log = value
+        return self.log
+
+    def cmd_poll(self, value: Any = None) -> float:
+        """Get or set the seconds between readings."""
+        if value is not None:
+            self.poll = value
+        return self.poll
+
+    def cmd_reset(self, value: Any = None) -> bool:
+        """Forget the readings. To be extended."""
+        for command in self.values():
+            command.value = command.reading = None
+        return True
+
+
+BUILTIN = frozenset(command.name for command in BaseDevice.declared)
+"""Commands that every device has, which are not values on the tree."""
+
+
+class DeviceRegister:
+    """The device classes that a server knows, by oid."""
+
+    def __init__(self, *device_types: type[BaseDevice]) -> None:
+        self.types: dict[str, type[BaseDevice]] = {}
+        for device_type in device_types:
+            self.register(device_type)
+
+    def register(self, device_type: type[BaseDevice]) -> type[BaseDevice]:
+        """Add a class; usable as a decorator.
+
+        :raises ValueError: another class has its oid
+        """
+        if self.types.setdefault(device_type.oid, device_type) is not device_type:
+            raise ValueError(f"oid {device_type.oid} is registered twice")
+        return device_type
+
+    def new(self, json: str | bytes | Mapping[str, Any] | None = None, **settings: Any) -> BaseDevice:
+        """A new device of the class that the field ``oid`` names.
+
+        :raises FieldErrors: with an entry for each field at fault
+        """
+        fields = json_object(json) | settings
+        oid = fields.get("oid")
+        device_type = self.types.get(oid) if isinstance(oid, str) else None
+        if device_type is None:
+            known = ", ".join(sorted(self.types)) or "none"
+            raise FieldErrors(
+                {"oid": f"{'is missing' if oid is None else f'{shown(oid)} is unknown'}; known are {known}"}
+            )
+        return device_type.new(fields)
+
+    def check(self, json: str | bytes | Mapping[str, Any] | None = None) -> dict[str, str]:
+        """What is wrong with JSON that should describe a device, by field; empty when all is well."""
+        try:
+            self.new(json)
+        except FieldErrors as error:
+            return error.fields
+        return {}
+
+
+def _declaration(command: Command) -> dict[str, Any]:
+    fields = command.to_dict()
+    fields.pop("value", None)
+    return fields

@@ -1,0 +1,123 @@
+"""A value on the tree: what is published under ``/device/...`` and read by everything else.
+
+The JSON body::
+
+    {"value": 21.0625, "unit": "°C", "time": 1700000000.5, "max_age": 30, "quality": "ok"}
+    {"unit": "°C", "time": 1700000000.5, "max_age": 30, "quality": "error", "reason": "CRC failed"}
+
+``quality`` is ``ok``, ``stale`` (no fresh value came within ``max_age``; the last one is under ``last``) or
+``error``. Only an ``ok`` value has a ``value``, so that nothing can take another one for a number.
+"""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from raspy.common.MDP import GenericError
+
+Quality = Literal["ok", "stale", "error"]
+Content = bool | int | float | str | list[Any] | dict[str, Any]
+
+REASON_LIMIT = 200
+"""Characters of a reason that are kept."""
+
+
+class ValueFormatError(GenericError, ValueError):
+    """Bytes that are not the JSON of a value."""
+
+
+class NoValue(GenericError, ValueError):
+    """A number was asked of a value that has none: it is stale, an error, or not a number."""
+
+
+class Value(msgspec.Struct, kw_only=True, frozen=True):
+    """One reading with what is needed to judge it.
+
+    ``time`` is wall time (Unix, s) of the reading; ``max_age`` is the time in s within which the next one is
+    published; 0 when it holds until it changes.
+    """
+
+    value: Content | UnsetType = UNSET
+    unit: str = ""
+    time: float
+    max_age: float = 0
+    quality: Quality
+    reason: str | UnsetType = UNSET
+    last: Content | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if (self.quality == "ok") != (self.value is not UNSET):
+            raise ValueError("a value of quality ok has a value, one of another quality has none")
+        if not finite(self.value) or not finite(self.last):
+            raise ValueError("the value is not finite")
+        if not (math.isfinite(self.time) and math.isfinite(self.max_age)) or self.max_age < 0:
+            raise ValueError("time and max_age must be finite, and max_age not negative")
+
+    @classmethod
+    def ok(cls, value: Content, unit: str = "", max_age: float = 0, time: float | None = None) -> Value:
+        """A good value, read now unless ``time`` is given.
+
+        :raises ValueError: the value is not a finite number
+        """
+        return cls(value=value, unit=unit, time=_at(time), max_age=max_age, quality="ok")
+
+    @classmethod
+    def error(cls, reason: str, unit: str = "", max_age: float = 0, time: float | None = None) -> Value:
+        """No value, and why."""
+        return cls(
+            unit=unit,
+            time=_at(time),
+            max_age=max_age,
+            quality="error",
+            reason=reason[:REASON_LIMIT] or "unknown",
+        )
+
+    def number(self) -> float:
+        """The number.
+
+        :raises NoValue: the quality is not ok, or the value is not a number
+        """
+        if self.quality != "ok":
+            raise NoValue(f"no value ({self.quality}): {self.reason or 'no reason given'}")
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            raise NoValue(f"the value {self.value!r:.60} is not a number")
+        return self.value
+
+    def encode(self) -> bytes:
+        """The JSON of the tree."""
+        return _encode(self)
+
+    @staticmethod
+    def decode(body: bytes) -> Value:
+        """The value that a body of the tree holds.
+
+        :raises ValueFormatError: it holds none
+        """
+        try:
+            return _decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ValueFormatError(f"not a value of the tree: {error}") from error
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Value).decode
+
+
+def _at(time: float | None) -> float:
+    return round(clock.time(), 3) if time is None else time
+
+
+def finite(value: object) -> bool:
+    """Whether no number in a value is infinite or NaN, neither of which JSON can hold."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(finite, value))
+    return True

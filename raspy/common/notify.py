@@ -1,0 +1,49 @@
+"""What a process tells its supervisor, systemd or ``raspy run``, through sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+
+import sdnotify
+
+
+class Notifier:
+    """The sender of sd_notify datagrams; without ``$NOTIFY_SOCKET`` it does nothing.
+
+    ``watchdog`` is the time, in seconds, within which the supervisor wants a sign of life; 0 when it wants none
+    (``$WATCHDOG_USEC`` and ``$WATCHDOG_PID``, sd_watchdog_enabled(3)).
+    """
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        self._status = ""
+        usec = os.environ.get("WATCHDOG_USEC", "")
+        pid = os.environ.get("WATCHDOG_PID", "")
+        mine = not pid or pid == str(os.getpid())
+        self.watchdog = int(usec) / 1e6 if self._notifier and usec.isdigit() and mine else 0.0
+
+    def ready(self) -> None:
+        """The process is started and serves."""
+        self._send("READY=1")
+
+    def reloading(self, monotonic_usec: int) -> None:
+        """The configuration is being read again; :meth:`ready` follows."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._send("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """One line for an owner; sent when it changed. Kept to ASCII, as sdnotify encodes Latin-1."""
+        text = " ".join(text.split()).encode("ascii", "replace").decode()
+        if text != self._status:
+            self._status = text
+            self._send(f"STATUS={text}")
+
+    def _send(self, state: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(state)

@@ -1,0 +1,130 @@
+"""A server in a process of its own, as the supervisor starts it.
+
+Imports next to nothing, because every server imports it with :mod:`raspy.common.executive`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+
+LIFELINE = "RASPY_LIFELINE"
+"""Set for a child whose standard input is a pipe that its parent holds open: it ends with the parent."""
+RUNNER = [sys.executable, os.path.join(os.path.dirname(os.path.dirname(__file__)), "__main__.py"), "server"]
+"""What a server's name is added to; a script costs each process 0.2 MB less than ``-m`` and a module."""
+GRACE = 10.0
+"""Seconds a process may take to stop before it is killed."""
+
+
+class ExecutiveProcess:
+    """A command in a process and session of its own, that ends when this process does, however that ends.
+
+    It is to call :func:`hold_on_to_parent`, as :mod:`raspy.common.runner` does. For use by one thread.
+
+    :param executive: the name of a server; or a command: the program, by its path, and its arguments
+    :param executive_name: what it is called in messages; the server's name when empty
+    :param environment: its environment; None: this process's
+    """
+
+    def __init__(
+        self, executive: str | list[str], executive_name: str = "", environment: dict[str, str] | None = None
+    ) -> None:
+        self.command = [*RUNNER, executive] if isinstance(executive, str) else executive
+        self.name = executive_name or self.command[-1]
+        self.environment = environment
+        self.pid = 0
+        self.returncode: int | None = None
+        """None while it runs; then its exit code, or a signal's negative number."""
+        self._pidfd = -1
+        self._lifeline = -1
+
+    def run(self) -> None:
+        """Start it; returns at once.
+
+        :raises OSError: the program cannot be run
+        """
+        environment = {**(os.environ if self.environment is None else self.environment), LIFELINE: "1"}
+        ours, theirs = -1, -1
+        try:
+            theirs, ours = os.pipe2(os.O_CLOEXEC)
+            self.pid = os.posix_spawn(
+                self.command[0],
+                self.command,
+                environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
+            )
+            self._lifeline, ours = ours, -1
+            self._pidfd = os.pidfd_open(self.pid)
+        finally:
+            for end in (theirs, ours):
+                if end >= 0:
+                    os.close(end)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the process has ended (pidfd_open(2)); -1 when there is none."""
+        return self._pidfd
+
+    def poll(self) -> int | None:
+        """Return :attr:`returncode`, after a look."""
+        if self.returncode is None and self._pidfd >= 0:
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            if ended is not None:
+                self.returncode = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                self._close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until it has ended, ``timeout`` seconds at most; return :attr:`returncode`."""
+        if self._pidfd >= 0:
+            poller = select.poll()
+            poller.register(self._pidfd, select.POLLIN)
+            poller.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999)))
+        return self.poll()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal; harmless when it has ended."""
+        if self.poll() is None and self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def shutdown(self, grace: float = GRACE) -> int | None:
+        """Ask it to stop, wait ``grace`` seconds, then kill it; return :attr:`returncode`."""
+        self.kill(signal.SIGTERM)
+        if self.wait(grace) is None:
+            self.kill(signal.SIGKILL)
+            self.wait()
+        return self.returncode
+
+    def _close(self) -> None:
+        for descriptor in (self._pidfd, self._lifeline):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pidfd = self._lifeline = -1
+
+
+def hold_on_to_parent() -> None:
+    """In the child: stop this process, as SIGTERM does, once its parent is gone; kill it after ``GRACE`` s.
+
+    Does nothing where no parent has asked for it. Unlike PR_SET_PDEATHSIG, which kills at once, this leaves a
+    server the time to make its outputs safe.
+    """
+    if os.environ.pop(LIFELINE, "") == "1":
+        threading.Thread(target=_outlive, daemon=True, name="raspy-lifeline").start()
+
+
+def _outlive() -> None:
+    try:
+        while os.read(0, 64):
+            pass
+    except OSError:
+        pass  # a standard input that cannot be read has no parent behind it either
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    sys.stderr.write(f"raspy: did not stop in {GRACE:g} s after the supervisor's death: killed\n")
+    os.kill(os.getpid(), signal.SIGKILL)

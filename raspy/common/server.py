@@ -1,0 +1,269 @@
+"""The mother class of the servers: an event loop, statistics, and services on the bus.
+
+A method ``worker_<name>`` returns the :class:`~raspy.common.verbs.Verbs` of the service
+``<hostname>.<server>.<name>``. Nothing else is needed to declare a service.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, ClassVar, Self
+
+from raspy import __version__
+from raspy.common import MDP
+from raspy.common.config import BusConfig, Config, Section, local_hostname
+from raspy.common.executive import Executive
+from raspy.common.kvcliapi import KvPublisher
+from raspy.common.mdwrkapi import Reply, WorkerConnection
+from raspy.common.statistics import SNMP, SNMPCounter, Statistics, memory
+from raspy.common.verbs import Later, VerbError, Verbs, json_encode
+
+MEMORY_REPLIES = 256
+"""Replies of acting verbs kept for repeats of their request."""
+MEMORY_BYTES = 512 * 1024
+"""Bytes that those replies may take together."""
+
+MMI = Verbs("mmi")
+
+
+class Server(Executive, Statistics):
+    """The generic server.
+
+    :param hostname: name of this host on the bus
+    :param service: name of this server
+    :param broker_ip: the broker's address, or ``ipc://`` and a directory
+    :param broker_port: the broker's base port
+    """
+
+    CONFIG: ClassVar[type[Section]] = Section
+    """The section of the configuration that is this server's own."""
+
+    def __init__(
+        self,
+        hostname: str = "localhost",
+        service: str = "worker",
+        broker_ip: str = "127.0.0.1",
+        broker_port: int = 5514,
+    ) -> None:
+        Executive.__init__(self, hostname, service, broker_ip, broker_port)
+        Statistics.__init__(self)
+        self.conditions: dict[str, str] = {}
+        """What is wrong now, by name: reported states, not reasons to die."""
+        self.publisher: KvPublisher | None = None
+        self._connections: list[WorkerConnection] = []
+        self._memory = ReplyMemory()
+        self._requests = self.add_statistic(SNMPCounter(f"{service}.requests", "Requests taken"))
+        self._refused = self.add_statistic(
+            SNMPCounter(f"{service}.refused", "Requests answered with another status than 200")
+        )
+        self.add_statistic(SNMP(f"{service}.errors", "Unexpected errors, each in the log"))
+        self.add_statistic(SNMP(f"{service}.longest_turn", "Longest turn of the event loop, in ms", 0.0))
+        self.add_statistic(SNMP(f"{service}.hung", "Threads whose call has not come back in its time"))
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """The server that a configuration describes.
+
+        :raises raspy.common.config.ConfigError: naming file, line and key
+        """
+        bus = config.section(BusConfig)
+        return cls._configured(
+            {"hostname": local_hostname(bus), "broker_ip": bus.broker_ip, "broker_port": bus.broker_port},
+            config.section(cls.CONFIG),
+        )
+
+    @classmethod
+    def _configured(cls, bus: dict[str, Any], settings: Any) -> Self:
+        """Make the instance; to be overridden by a class with a section of its own."""
+        return cls(**bus)
+
+    @property
+    def name(self) -> str:
+        """``<hostname>.<server>``, the server's name on the bus."""
+        return MDP.routing_key(self.hostname, self.service)
+
+    def start(self) -> None:
+        """Register the services and open the channel to the tree."""
+        self.publisher = KvPublisher(self)
+        self.publisher.on_epoch = self._broker_restarted
+        address = MDP.endpoint(self.broker_ip, self.broker_port)
+        for verbs in self._worker_verbs():
+            for _ in range(verbs.slots):
+                service = f"{self.name}.{verbs.name}".encode()
+                self._connections.append(WorkerConnection(self, address, service, self._take(verbs)))
+        self._tell()
+
+    def stop(self) -> None:
+        """Leave the bus."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        if self.publisher is not None:
+            self.publisher.close()
+
+    def publish(self, key: str, value: Any) -> None:
+        """Put a value on the tree; it is sent again when the Proxy starts anew.
+
+        :param value: bytes as they are (empty: delete the key), anything else as JSON
+        """
+        if self.publisher is not None:
+            self.publisher.send(key, value if isinstance(value, bytes) else json_encode(value))
+
+    def event(self, kind: str, name: str, **fields: Any) -> None:
+        """Publish that something happened, under ``/event/<kind>/<name>``, with the time (Unix, s)."""
+        self.publish(f"/event/{kind}/{name}", {"time": time.time(), **fields})
+
+    def condition(self, name: str, problem: str | None) -> None:
+        """Report a problem that lasts, or (None) that it is over; the server goes on either way."""
+        before = self.conditions.get(name)
+        if problem == before:
+            return
+        if problem is None:
+            del self.conditions[name]
+            MDP.logger.info("%s: is well again (was: %s)", name, before)
+        else:
+            self.conditions[name] = problem
+            MDP.logger.warning("%s: %s", name, problem)
+        self._tell()
+
+    def summary(self) -> str:
+        """What the status line says when all is well. To be extended."""
+        return "ok"
+
+    def update_statistic(self, oid: str = "") -> None:
+        """Bring errors, turns and hung threads up to date."""
+        self._statistics[f"{self.service}.errors"].set(self.errors)
+        self._statistics[f"{self.service}.longest_turn"].set(round(self.longest_turn * 1000, 1))
+        self._statistics[f"{self.service}.hung"].set(self.pool.hung)
+
+    def worker_mmi(self) -> Verbs:
+        """Serve ``<hostname>.<server>.mmi``: how this server is."""
+        return MMI
+
+    def services(self) -> list[str]:
+        """The full names of the services that this server offers."""
+        return [f"{self.name}.{verbs.name}" for verbs in self._worker_verbs()]
+
+    def _worker_verbs(self) -> list[Verbs]:
+        return [getattr(self, method)() for method in dir(type(self)) if method.startswith("worker_")]
+
+    def _take(self, verbs: Verbs) -> Any:
+        def on_request(body: list[bytes], reply: Reply) -> None:
+            self.handle(verbs, body, reply)
+
+        return on_request
+
+    def handle(self, verbs: Verbs, body: list[bytes], reply: Reply) -> None:
+        """Answer one request: a repeat from memory, anything else by its verb."""
+        self._requests.set()
+        request_id = b""
+        if body and body[0].startswith(MDP.REQUEST_ID) and len(body[0]) == MDP.REQUEST_ID_LENGTH:
+            request_id, body = body[0], body[1:]
+            known = self._memory.find(request_id)
+            if known is not None:
+                known.then(reply)
+                return
+        answer, reads = self._answer(verbs, body)
+        if request_id and not reads:
+            self._memory.keep(request_id, answer)
+        answer.then(reply)
+
+    def _answer(self, verbs: Verbs, body: list[bytes]) -> tuple[Later, bool]:
+        later, reads = Later(), True
+        try:
+            verb = verbs.find(body)
+            reads = verb.reads
+            result = verb.call(self, body[1:])
+            if isinstance(result, Later):
+                return result, reads
+            later.reply(result)
+        except VerbError as error:
+            self._refused.set()
+            later.fail(error.status, str(error))
+        except Exception as error:
+            self._refused.set()
+            self.report(error, f"verb {body[0].decode('ascii', 'replace')[:60]} of {verbs.name}")
+            later.fail(MDP.ERROR, f"{type(error).__name__} in {self.name}; its log has the details")
+        return later, reads
+
+    def _broker_restarted(self) -> None:
+        for connection in self._connections:
+            connection.reopen()
+
+    def _tell(self) -> None:
+        problems = "; ".join(f"{name}: {problem}" for name, problem in self.conditions.items())
+        self.notifier.status(f"degraded: {problems}" if problems else self.summary())
+
+
+class ReplyMemory:
+    """The answers to the last requests that carried an id, bounded in number and bytes; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, Later] = {}
+        self._sizes: dict[bytes, int] = {}
+        self._bytes = 0
+
+    def find(self, request_id: bytes) -> Later | None:
+        """The answer, given or still to come, to a request seen before."""
+        return self._answers.get(request_id)
+
+    def keep(self, request_id: bytes, answer: Later) -> None:
+        """Remember an answer; its size counts once it is given."""
+        self._answers[request_id] = answer
+        self._sizes[request_id] = 0
+        answer.then(lambda frames: self._weigh(request_id, sum(map(len, frames))))
+        self._trim()
+
+    def _weigh(self, request_id: bytes, size: int) -> None:
+        if request_id in self._sizes:
+            self._bytes += size - self._sizes[request_id]
+            self._sizes[request_id] = size
+            self._trim()
+
+    def _trim(self) -> None:
+        while len(self._answers) > MEMORY_REPLIES or self._bytes > MEMORY_BYTES:
+            oldest = next(iter(self._answers))
+            del self._answers[oldest]
+            self._bytes -= self._sizes.pop(oldest)
+
+
+@MMI.verb(reads=True)
+def status(server: Server) -> dict[str, Any]:
+    """How the server is: state, conditions, uptime in s, memory (PSS) in bytes, errors since the start."""
+    return {
+        "server": server.service,
+        "host": server.hostname,
+        "pid": os.getpid(),
+        "instance": server.get_instance_id(),
+        "version": __version__,
+        "state": "degraded" if server.conditions else "ok",
+        "conditions": server.conditions,
+        "uptime": round(time.monotonic() - server.started, 1),
+        "memory": memory(),
+        "errors": server.errors,
+        "last_error": server.last_error,
+        "services": server.services(),
+    }
+
+
+@MMI.verb(reads=True)
+def version(server: Server) -> str:
+    """The version of RasPy that the server runs."""
+    return __version__
+
+
+@MMI.verb(reads=True)
+def info(server: Server) -> dict[str, Any]:
+    """The services of the server with their verbs."""
+    return {
+        f"{server.name}.{verbs.name}": [{"verb": verb.usage, "doc": verb.doc} for verb in verbs]
+        for verbs in server._worker_verbs()
+    }
+
+
+@MMI.verb()
+def reload(server: Server) -> str:
+    """Read the configuration again, as SIGHUP does."""
+    server.call_later(0, server._reload)
+    return "reloading"

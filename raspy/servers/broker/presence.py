@@ -1,0 +1,223 @@
+"""Which servers are there, and how they are: ``/server/<host>.<server>`` on the tree.
+
+The broker sees workers come and go. It asks each server's ``mmi`` service for its status when it registers and at
+an interval, so that all which a page needs to know stands on the tree, written by one hand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raspy import __version__
+from raspy.common import MDP
+from raspy.common.statistics import memory
+from raspy.common.verbs import json_encode, shown
+
+if TYPE_CHECKING:
+    from raspy.servers.broker.mdp import Broker
+    from raspy.servers.broker.state import Service
+
+INTERVAL = 10.0
+"""Seconds between two questions to a server, and the time it has for its answer."""
+SERVER_LIMIT = 1024
+STATUS_LIMIT = 65_536
+"""Bytes of a server's status."""
+MMI = ".mmi"
+
+
+class Status(msgspec.Struct):
+    """What a server answers to ``mmi status``, as far as it is passed on."""
+
+    pid: int = 0
+    version: str = ""
+    uptime: float = 0.0
+    memory: int = 0
+    errors: int = 0
+    last_error: str = ""
+    conditions: dict[str, str] = {}
+    state: str = "ok"
+    instance: str = ""
+    services: list[str] = []
+
+
+TOLD = ("pid", "version", "uptime", "memory", "errors", "last_error", "conditions")
+decode_status = msgspec.json.Decoder(Status).decode
+
+
+def told(status: Status) -> dict[str, Any]:
+    """A status as it stands on the tree."""
+    return {name: getattr(status, name) for name in TOLD}
+
+
+class Known:
+    """What is known of one server."""
+
+    __slots__ = ("asked", "instance", "last_down", "restarts", "state", "status", "time", "workers")
+
+    def __init__(self) -> None:
+        self.state = ""
+        self.status: dict[str, Any] = {}
+        self.instance = ""
+        self.time = time.time()
+        self.restarts = 0
+        self.last_down: dict[str, Any] | None = None
+        self.workers = 0
+        self.asked: float | None = None
+
+
+class Presence:
+    """The servers, as the broker sees them.
+
+    :param broker: whose workers they are
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.servers: dict[str, Known] = {}
+        self._own = Known()
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self.broker.call_every(INTERVAL, self._ask_all)
+        self._publish_own()
+
+    def joined(self, service: Service) -> None:
+        """A worker of a service has registered."""
+        name = self._server_of(service)
+        if name is None:
+            return
+        known = self.servers.get(name)
+        if known is None:
+            if len(self.servers) >= SERVER_LIMIT and not self._forget_one():
+                return
+            known = self.servers[name] = Known()
+        known.workers += 1
+        self._ask(name, known)
+
+    def left(self, service: Service, reason: str) -> None:
+        """A worker of a service is gone; ``reason`` is empty when it said goodbye."""
+        name = self._server_of(service)
+        known = self.servers.get(name) if name else None
+        if name is None or known is None:
+            return
+        known.workers -= 1
+        if known.workers > 0:
+            return
+        known.asked = None
+        known.last_down = {"time": time.time(), "reason": reason or "it was stopped"}
+        self._change(name, known, "lost" if reason else "stopped", reason or "it was stopped")
+        self.broker.proxy.server_gone(name)
+
+    def _server_of(self, service: Service) -> str | None:
+        """``<host>.<server>`` of a service ``<host>.<server>.mmi``, None of any other."""
+        try:
+            name = service.name.decode("ascii")
+        except UnicodeDecodeError:
+            return None
+        parts = name.split(".")
+        return f"{parts[0]}.{parts[1]}" if len(parts) == 3 and parts[2] == "mmi" and all(parts) else None
+
+    def _forget_one(self) -> bool:
+        """Make room by forgetting a server that is gone."""
+        for name, known in self.servers.items():
+            if known.workers <= 0:
+                del self.servers[name]
+                self.broker.proxy.update(f"/server/{name}", b"")
+                return True
+        return False
+
+    def _ask_all(self) -> None:
+        now = time.monotonic()
+        for name, known in self.servers.items():
+            if known.workers <= 0:
+                continue
+            if known.asked is None:
+                self._ask(name, known)
+            elif now - known.asked >= INTERVAL and known.state != "silent":
+                self._change(name, known, "silent", f"it has not answered for {now - known.asked:.0f} s")
+        self._publish_own()
+
+    def _ask(self, name: str, known: Known) -> None:
+        service = self.broker.services.get(f"{name}{MMI}".encode())
+        if service is not None:
+            known.asked = time.monotonic()
+            self.broker.ask(service, [b"status"], lambda frames: self._answered(name, frames))
+
+    def _answered(self, name: str, frames: list[bytes]) -> None:
+        known = self.servers.get(name)
+        if known is None or known.workers <= 0:
+            return
+        known.asked = None
+        if frames[-1] != MDP.OK or len(frames[0]) > STATUS_LIMIT:
+            return
+        try:
+            status = decode_status(frames[0])
+        except msgspec.MsgspecError as error:
+            MDP.logger.warning("%s: its status is not understood: %s: %s", name, error, shown(frames[0]))
+            return
+        for service_name in status.services:
+            service = self.broker.services.get(service_name.encode())
+            if service is not None:
+                service.ours = True
+        restarted = bool(known.instance) and status.instance != known.instance
+        if restarted:
+            known.restarts += 1
+        elif not known.instance and status.uptime > self._uptime() + 1:
+            self._broker_was_away()
+        known.instance = status.instance
+        known.status = told(status)
+        state = "degraded" if status.state == "degraded" else "ok"
+        reason = "; ".join(status.conditions.values())
+        if state != known.state or restarted:
+            self._change(name, known, state, reason, "restarted" if restarted else "")
+        else:
+            self._publish(name, known)
+
+    def _change(self, name: str, known: Known, state: str, reason: str, event: str = "") -> None:
+        known.state = state
+        known.time = time.time()
+        if state in ("lost", "silent"):
+            MDP.logger.warning("%s is %s: %s", name, state, reason)
+        else:
+            MDP.logger.info("%s is %s %s", name, event or state, reason)
+        self._publish(name, known)
+        self._event(name, {"time": known.time, "event": event or ("up" if state == "ok" else state), "reason": reason})
+
+    def _publish(self, name: str, known: Known) -> None:
+        head = {"state": known.state, "time": known.time, "restarts": known.restarts, "last_down": known.last_down}
+        self.broker.proxy.update(f"/server/{name}", json_encode({**head, **known.status}))
+
+    def _uptime(self) -> float:
+        return time.monotonic() - self.broker.started
+
+    def _broker_was_away(self) -> None:
+        """A server was already running when this broker started: the broker was restarted."""
+        if self._own.restarts:
+            return
+        self._own.restarts = 1
+        self._own.last_down = {"time": self._own.time, "reason": "the broker started anew; the servers were running"}
+        name = f"{self.broker.hostname}.{self.broker.service}"
+        self._event(name, {"time": self._own.time, "event": "restarted", "reason": self._own.last_down["reason"]})
+        self._publish_own()
+
+    def _event(self, name: str, fields: dict[str, Any]) -> None:
+        self.broker.proxy.update(f"/event/server/{name}", json_encode(fields))
+
+    def _publish_own(self) -> None:
+        broker, own = self.broker, self._own
+        own.state = "degraded" if broker.errors else "ok"
+        own.status = told(
+            Status(
+                pid=os.getpid(),
+                version=__version__,
+                uptime=round(self._uptime(), 1),
+                memory=memory(),
+                errors=broker.errors,
+                last_error=broker.last_error,
+            )
+        )
+        self._publish(f"{broker.hostname}.{broker.service}", own)

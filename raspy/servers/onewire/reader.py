@@ -1,0 +1,182 @@
+"""Reading 1-Wire temperature probes from sysfs: plain functions, nothing of the bus or of threads.
+
+The kernel's w1_therm driver shows each probe as a directory named ``<family>-<id>`` whose file ``w1_slave``
+holds, after a conversion of up to 750 ms that opening and reading it starts, two lines (``w1_therm.rst`` of
+the kernel's documentation)::
+
+    51 01 4b 46 7f ff 0c 10 ab : crc=ab YES
+    51 01 4b 46 7f ff 0c 10 ab t=21062
+
+The first line is the scratchpad as it was read just now, the second the last one whose CRC held. The
+temperature is computed here from the first: ``t=`` is cut to 1/1000 degree, is that of the damaged bytes
+when the CRC failed, and says nothing of the reserved bytes.
+
+A number is returned only when the kernel says YES, the CRC recomputed here holds, the scratchpad is not all
+zero (a line held low; the CRC of zeros is zero), and the result is within the chip's -55 to 125 °C.
+
+85.0 °C (raw 0x0550) is what the register holds after power-on (DS18B20 data sheet, "Temperature Register"),
+so it is also what a probe says whose conversion failed for want of power. The data sheet calls byte 6
+reserved. On genuine chips it is 0x0c after power-on, and 0x10 less the low four bits of the reading after a
+conversion, hence 0x10 for a real 85.0. The kernel relies on the same (``features`` bit 0 in
+``w1_therm.rst``, which also names 127.94, raw 0x07ff, for too little power). Clones differ: with some, byte
+6 is 0x0c at any temperature, with others anything. Hence, for a raw 0x0550:
+
+* byte 6 is 0x10: real;
+* byte 6 is 0x0c: the power-on value, unless the reading before was within 10 degrees of it, as in a boiler
+  on its way there;
+* byte 6 is anything else: real, unless the reading before was further away than that.
+
+On a DS18S20 (family 10) the power-on value 0x00aa comes with bytes 6 and 7 at 0x0c and 0x10, exactly as a
+real 85.0 does; there the reading before decides alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import NoReturn
+
+from raspy.common.devices.errors import ReadingError
+
+FAMILIES = {
+    0x10: "DS18S20",
+    0x22: "DS1822",
+    0x28: "DS18B20",
+    0x3B: "DS1825",
+    0x42: "DS28EA00",
+}
+"""Family codes that are thermometers (``w1_therm.rst``)."""
+
+ENTRY = re.compile(r"([0-9a-fA-F]{2})-([0-9a-fA-F]{12})")
+"""The name of a probe's directory."""
+
+LOWEST, HIGHEST = -55.0, 125.0
+POWER_ON = 85.0
+JUMP = 10.0
+"""Degrees from one reading to the next beyond which a doubtful 85.0 is not believed."""
+
+_LIMIT = 4096  # a sysfs file is at most a page
+_HEX9 = rb"((?:[0-9a-fA-F]{2} ){9})"
+_TEXT = re.compile(_HEX9 + rb": crc=([0-9a-fA-F]{2}) (YES|NO)\n(?:" + _HEX9 + rb"t=-?[0-9]{1,10}\n?)?")
+
+
+def probes(devices_dir: str) -> dict[str, str]:
+    """The thermometers under a directory: the entry's name by the probe's id in lower case.
+
+    Bus masters and slaves of other families are not among them.
+
+    :raises OSError: the directory cannot be listed
+    """
+    found: dict[str, str] = {}
+    for entry in sorted(os.listdir(devices_dir)):
+        match = ENTRY.fullmatch(entry)
+        if match is not None and int(match[1], 16) in FAMILIES:
+            found.setdefault(entry.lower(), entry)
+    return found
+
+
+def read(path: str, family: int, before: float | None = None) -> float:
+    """Read one probe, once more when the first reading is no good.
+
+    :param path: the probe's ``w1_slave`` file
+    :param family: its family code, one of :data:`FAMILIES`
+    :param before: the good reading before this one, if it is recent, in °C
+    :returns: the temperature in °C
+    :raises ReadingError: there is none that can be believed
+    """
+    try:
+        return decode(slurp(path), family, before)
+    except ReadingError as error:
+        if error.kind == "gone":
+            raise
+    return decode(slurp(path), family, before)
+
+
+def slurp(path: str) -> bytes:
+    """The file's bytes, at most a page of them.
+
+    :raises ReadingError: it cannot be read
+    """
+    try:
+        # One read() only: sysfs makes the text, and the probe measures, when a file is read from its start.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, _LIMIT)
+        finally:
+            os.close(file)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            raise ReadingError("gone", "gone: the probe is not on the bus") from error
+        raise ReadingError("io", f"cannot be read: {os.strerror(error.errno or 0)}") from error
+
+
+def decode(text: bytes, family: int, before: float | None = None) -> float:
+    """The temperature in °C that the text of a ``w1_slave`` file gives.
+
+    :raises ReadingError: it gives none that can be believed
+    """
+    if not text:
+        _refuse("silent", "no answer: the kernel could not read the probe")
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        _refuse("text", f"not the text of a w1_slave file: {text[:40].decode('ascii', 'replace')!r}")
+    scratchpad = bytes.fromhex(match[1].decode())
+    if not any(scratchpad):
+        _refuse("silent", "nothing answered: all bytes are zero (line held low or short circuit)")
+    if scratchpad == b"\xff" * 9:
+        _refuse("silent", "nothing answered: all bytes are 255 (line open)")
+    if match[3] != b"YES" or crc8(scratchpad[:8]) != scratchpad[8] or int(match[2], 16) != scratchpad[8]:
+        _refuse("crc", "CRC failed: the bytes were damaged on the way")
+    degrees = _ds18s20(scratchpad) if family == 0x10 else _ds18b20(scratchpad, family)
+    if degrees == POWER_ON:
+        _check_power_on(scratchpad[6], family, before)
+    if not LOWEST <= degrees <= HIGHEST:
+        _refuse("range", f"{degrees:g} °C is outside the probe's range of {LOWEST:g} to {HIGHEST:g} °C")
+    return degrees
+
+
+def crc8(data: bytes) -> int:
+    """The CRC of 1-Wire: x^8 + x^5 + x^4 + 1, least bit first (Maxim application note 27)."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0x8C if crc & 1 else crc >> 1
+    return crc
+
+
+def _ds18b20(scratchpad: bytes, family: int) -> float:
+    """Sixteenths of a degree; bits below the resolution are undefined (DS18B20 data sheet, table 1)."""
+    config = scratchpad[4]
+    if family == 0x3B and config & 0x80:
+        _refuse("unsupported", "a MAX31850 thermocouple, which is not supported")
+    raw = int.from_bytes(scratchpad[:2], "little", signed=True)
+    if raw == 0x07FF and scratchpad[6] == 0x0C:
+        _refuse("power", "the probe has too little power to measure")
+    if config & 0x9F == 0x1F:
+        raw &= -1 << (3 - (config >> 5))
+    return raw / 16
+
+
+def _ds18s20(scratchpad: bytes) -> float:
+    """Half degrees, made finer by COUNT_REMAIN and COUNT_PER_C (DS18S20 data sheet, "Operation")."""
+    remain, per_degree = scratchpad[6], scratchpad[7]
+    if not per_degree or remain > per_degree:
+        _refuse("text", f"COUNT_REMAIN {remain} and COUNT_PER_C {per_degree} cannot be")
+    half_degrees = int.from_bytes(scratchpad[:2], "little", signed=True)
+    return (half_degrees >> 1) - 0.25 + (per_degree - remain) / per_degree
+
+
+def _check_power_on(byte6: int, family: int, before: float | None) -> None:
+    far = before is not None and abs(before - POWER_ON) > JUMP
+    if family != 0x10 and byte6 == 0x10:
+        return
+    if far or (before is None and byte6 == 0x0C):
+        _refuse(
+            "power-on", "85.0 °C is what the probe says after power-on: it has lost power or not measured"
+        )
+
+
+def _refuse(kind: str, reason: str) -> NoReturn:
+    raise ReadingError(kind, reason)

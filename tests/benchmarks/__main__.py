@@ -1,0 +1,103 @@
+"""``python -m tests.benchmarks``: the table of docs/benchmarks.rst on this machine, now."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks import idle
+from tests.benchmarks.process import BenchError, Children, free_ports, progress
+from tests.benchmarks.rows import Row, all_rows
+from tests.benchmarks.table import Table
+from tests.benchmarks.targets import Target, kv_targets, mdp_targets
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny rounds that show only that everything works"
+    )
+    parser.add_argument(
+        "--only", metavar="PATTERN", default="", help="rows whose name matches this regular expression"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample there")
+    parser.add_argument("--rounds", metavar="N", type=int, default=0, help="rounds of each row (default 5)")
+    parser.add_argument(
+        "--reference",
+        metavar="NAME=COMMAND@ENDPOINT",
+        action="append",
+        default=[],
+        help="another MDP broker, for instance guide-c='mdbroker@tcp://127.0.0.1:5555'",
+    )
+    parser.add_argument("--idle-seconds", metavar="S", type=float, default=0, help="idle window (default 60)")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.idle_seconds = options.idle_seconds or (2.0 if options.quick else 60.0)
+    if not 1 <= options.rounds <= 100 or not 1 <= options.idle_seconds <= 3600:
+        parser.error("--rounds is 1 to 100, --idle-seconds 1 to 3600")
+    return options
+
+
+def measure(row: Row, targets: list[Target], rounds: int, scratch: Path) -> None:
+    """Rounds interleaved: every target once, then every target again."""
+    for turn in range(rounds):
+        for target in targets:
+            if missing := target.missing():
+                row.failures[target.name] = missing
+                continue
+            progress(f"{row.name}: {turn + 1}/{rounds} {target.name}")
+            try:
+                with Children(scratch) as children:
+                    sample = row.measure(children, target)
+                row.samples.setdefault(target.name, []).append(sample)
+            except BenchError as error:
+                row.failures[target.name] = str(error).splitlines()[-1]
+        if not any(target.name in row.samples for target in targets):
+            return
+
+
+def run(options: argparse.Namespace, scratch: Path) -> int:
+    ports = free_ports()
+    mdp, kv = mdp_targets(ports, options.reference), kv_targets(ports)
+    only = re.compile(options.only)
+    rows = [row for row in all_rows(options.quick) if only.search(row.name)]
+    for row in rows:
+        measure(row, kv if row.group == "kv" else mdp, options.rounds, scratch)
+    processes = idle.measure(scratch, ports, options.idle_seconds) if only.search("idle") else []
+    progress("")
+    names = list(dict.fromkeys(target.name for target in [*mdp, *kv]))
+    table = Table(rows, names, options.reference[0].partition("=")[0] if options.reference else "")
+    print(f"Python {platform.python_version()}, {platform.machine()}, rounds: {options.rounds}, interleaved")
+    if rows:
+        print(table.text())
+    if processes:
+        print(idle.text(processes, options.idle_seconds))
+    if options.json:
+        found = {
+            row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows
+        }
+        options.json.write_text(json.dumps({"rows": found, "idle": processes}, indent=1) + "\n")
+    return 0 if rows or processes else 1
+
+
+def main() -> int:
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        try:
+            return run(options, Path(scratch))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Load generators: the same processes for every broker, so that only the broker differs."""

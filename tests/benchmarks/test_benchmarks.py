@@ -1,0 +1,116 @@
+"""The benchmark works: every row has figures, nothing is left behind. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.process import ROOT, cpu_seconds, descendants, started_at
+from tests.benchmarks.rows import all_rows
+from tests.benchmarks.table import Table, aligned
+from tests.benchmarks.targets import LOOP, OURS, Reference
+
+LIMIT_S = 100
+
+
+def bench(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.benchmarks", *arguments]
+
+
+def quick(only: str, file: Path) -> tuple[str, dict[str, Any]]:
+    argv = bench("--quick", "--only", only, "--json", str(file))
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("only", ["outstanding", "pipelined|memory", "key/value"])
+def test_every_row_has_figures_for_our_broker_and_loses_nothing(only: str, tmp_path: Path) -> None:
+    printed, found = quick(only, tmp_path / "bench.json")
+    assert found["rows"]
+    for name, row in found["rows"].items():
+        assert OURS in row["samples"], row["failures"]
+        for sample in row["samples"][OURS]:
+            assert sample["value"] > 0 or name.startswith("memory")
+            assert sample["lost"] == 0
+            assert sample.get("refused", 0) == 0
+        for other, why in row["failures"].items():
+            assert other != OURS
+            assert why in ("not installed", "keeps no queue of its own")
+        assert name in printed
+
+
+@pytest.mark.slow
+def test_idle_processes_are_listed_with_memory_and_time(tmp_path: Path) -> None:
+    printed, found = quick("^idle$", tmp_path / "bench.json")
+    names = [one["process"] for one in found["idle"]]
+    assert "bare pyzmq worker (mean of 10)" in names
+    assert any(name.startswith("raspy ") and name.endswith("broker") for name in names), found["idle"]
+    assert all(one["pss_mb"] > 1 and one["cpu"] >= 0 for one in found["idle"])
+    assert "PSS MB" in printed
+
+
+def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    harness = subprocess.Popen(
+        bench("--only", "one outstanding", "--rounds", "9"), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while len(below := descendants(harness.pid)) < 3 and time.monotonic() < deadline:
+            assert harness.poll() is None
+            cpu_seconds(harness.pid)
+        assert len(below) >= 3
+        starts = {pid: started_at(pid) for pid in below}
+        harness.send_signal(signal.SIGINT)
+        assert harness.wait(30) == 130
+        assert not [pid for pid, start in starts.items() if start and started_at(pid) == start]
+    finally:
+        harness.kill()
+        harness.wait()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("guide", "want NAME=COMMAND@tcp"),
+        ("guide=@tcp://127.0.0.1:5555", "want NAME=COMMAND@tcp"),
+        ("guide=mdbroker@ipc://x", "want NAME=COMMAND@tcp"),
+        ("guide=mdbroker@tcp://192.0.2.1:5555", "only the loopback"),
+    ],
+)
+def test_a_reference_that_cannot_be_used_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Reference(text)
+
+
+def test_ratios_and_aims_are_in_the_last_column() -> None:
+    rows = {row.name: row for row in all_rows(quick=False)}
+    one, slot, slots = (
+        rows[name] for name in ("one outstanding", "100 outstanding, 1 slot", "100 outstanding, 16 slots")
+    )
+    memory = next(row for name, row in rows.items() if name.startswith("memory"))
+    for row, ours, theirs in ((one, 75, 100), (slot, 90, 100), (slots, 160, 200), (memory, 30, 60)):
+        for name, value in ((OURS, ours), (LOOP, theirs), ("guide", theirs)):
+            row.samples[name] = [{"value": v, "lost": 0} for v in (value, value / 2, value * 2)]
+    table = Table(list(rows.values()), [OURS, LOOP, "guide"], "guide")
+    assert table.verdict(one, OURS) == ""
+    assert table.verdict(one, LOOP) == "0.75 (aim >= 0.8, MISSED)"
+    assert table.verdict(one, "guide") == "0.75"
+    assert table.verdict(slot, "guide") == "0.90 (aim >= 0.8)"
+    assert table.verdict(slots, "guide") == "0.80; 1.60 of its 1 slot (aim >= 1.5)"
+    assert table.verdict(memory, "guide") == "0.50 (aim < 1)"
+    assert "1.60 of its 1 slot" in table.text()
+
+
+def test_a_reason_in_place_of_figures_does_not_widen_the_columns() -> None:
+    text = aligned(
+        [("row", "who", "median", "min"), ("a", "b", "1", "2"), ("c", "d", "was not there at all")]
+    )
+    assert text.splitlines()[1] == "a    b         1  2"

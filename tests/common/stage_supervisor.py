@@ -1,0 +1,128 @@
+"""A program for the tests of the supervisor: `raspy run` with servers of this file's and short times.
+
+Real processes on the real event loop; only what they serve is nothing. `stage_supervisor.py run` supervises,
+`stage_supervisor.py server NAME` is what it starts. What the servers do is told by environment variables, and
+each writes what happens to it to the file $STAGE_JOURNAL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Annotated, Any, ClassVar
+
+from raspy.common.runner import light_msgspec
+
+light_msgspec()
+
+from msgspec import Meta  # noqa: E402
+
+from raspy.common import process, runner  # noqa: E402
+from raspy.common.config import Config, ConfigError, Section  # noqa: E402
+from raspy.common.executive import Executive  # noqa: E402
+from raspy.servers import SERVERS, Entry  # noqa: E402
+
+
+def note(name: str, what: str) -> None:
+    """Append a line to the journal, in one write."""
+    with open(os.environ["STAGE_JOURNAL"], "a", encoding="utf-8") as file:
+        file.write(f"{name} {what} {os.getpid()}\n")
+
+
+class StageConfig(Section, frozen=True):
+    """The keys of the servers of this file."""
+
+    SECTION: ClassVar[str] = "stage"
+    directory: Annotated[str, Meta(description="Read at the start.")] = "/"
+    interval: Annotated[float, Meta(gt=0, description="For a wrong type.")] = 1.0
+
+
+class Plain(Executive):
+    """Starts, serves nothing, stops."""
+
+    NAME = "plain"
+    CONFIG = StageConfig
+
+    @classmethod
+    def from_config(cls, config: Config) -> Plain:
+        settings = config.section(StageConfig)
+        try:
+            os.listdir(settings.directory)
+        except OSError as error:
+            raise ConfigError(f"{settings.directory}: cannot be read: {error.strerror}") from error
+        return cls("localhost", cls.NAME)
+
+    def start(self) -> None:
+        """Do what $STAGE_<NAME> says."""
+        behaviour = os.environ.get(f"STAGE_{self.NAME.upper()}", "")
+        note(self.NAME, "start")
+        note(
+            self.NAME, f"watchdog={os.environ['WATCHDOG_USEC']} state={os.environ.get('STATE_DIRECTORY', '')}"
+        )
+        if behaviour == "slow":
+            time.sleep(0.5)
+        if behaviour == "refuse":
+            raise ConfigError("the port is taken")
+        if behaviour == "refuse later" and os.path.exists(os.environ["STAGE_JOURNAL"] + ".refuse"):
+            raise ConfigError("the port is taken")
+        if behaviour == "crash":
+            self.call_later(0.01, os._exit, 3)
+        if behaviour == "hang":
+            self.call_later(0.01, time.sleep, 1000)
+        if behaviour == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def reload(self) -> None:
+        note(self.NAME, "reload")
+
+    def stop(self) -> None:
+        note(self.NAME, "stop")
+
+    @classmethod
+    def make_safe(cls, config: Config) -> None:
+        note(cls.NAME, "safe")
+
+
+class Second(Plain):
+    NAME = "second"
+
+
+class Output(Plain):
+    NAME = "output"
+
+
+class First(Plain):
+    NAME = "broker"
+
+
+def register() -> None:
+    """Put the servers of this file in place of RasPy's."""
+    SERVERS.clear()
+    SERVERS["broker"] = Entry("stage_supervisor:First", "first")
+    SERVERS["plain"] = Entry("stage_supervisor:Plain", "one")
+    SERVERS["second"] = Entry("stage_supervisor:Second", "another", default=False)
+    SERVERS["output"] = Entry("stage_supervisor:Output", "drives an output", output=True)
+
+
+def main() -> int:
+    """Supervise, or be one of the servers."""
+    sys.modules["stage_supervisor"] = sys.modules["__main__"]
+    register()
+    if sys.argv[1] == "server":
+        process.GRACE = float(os.environ.get("STAGE_GRACE", process.GRACE))
+        return runner.main(sys.argv[2:])
+    from raspy.common.supervisor import Supervisor, Times
+
+    times: dict[str, Any] = {
+        key.removeprefix("TIMES_").lower(): float(value)
+        for key, value in os.environ.items()
+        if key.startswith("TIMES_")
+    }
+    config_path = sys.argv[2] if len(sys.argv) > 2 else None
+    return Supervisor([sys.executable, __file__, "server"], config_path, times=Times(**times)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

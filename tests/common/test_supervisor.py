@@ -1,0 +1,356 @@
+"""The supervisor, with real processes: tests/common/stage_supervisor.py supervises servers that serve nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import need_program
+
+STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
+TOP = str(Path(__file__).parents[2])
+LIMIT_S = 30.0
+NOBODY = 65534
+
+
+def wait_for(what: str, found: Callable[[], object], limit: float = LIMIT_S) -> None:
+    """Ask again until it is true."""
+    end = time.monotonic() + limit
+    while not found():
+        assert time.monotonic() < end, f"{what}: not within {limit:g} s"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie (which nobody may be left to wait for)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Stage:
+    """A supervisor under test, its log, and the journal that its servers write."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "raspy.toml"
+        self.config.write_text("")
+        self.journal = directory / "journal"
+        self.log_path = directory / "log"
+        self.run_directory = directory / "run"
+        self.run_directory.mkdir()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *before: str, **environment: str) -> Stage:
+        """Start it, behind a program that starts others; capitals are its environment."""
+        known = {key: value for key, value in os.environ.items() if not key.startswith(("RASPY_", "NOTIFY_"))}
+        places = {"STAGE_JOURNAL": str(self.journal), "XDG_RUNTIME_DIR": str(self.run_directory)}
+        places["PYTHONPATH"] = TOP
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [*before, sys.executable, STAGE, "run", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env={**known, **places, **environment},
+            )
+        return self
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def entries(self) -> list[tuple[str, str, int]]:
+        """Server, what happened to it, its process id."""
+        if not self.journal.exists():
+            return []
+        lines = self.journal.read_text().splitlines()
+        return [(line.split()[0], " ".join(line.split()[1:-1]), int(line.split()[-1])) for line in lines]
+
+    def pids(self, name: str, what: str = "start") -> list[int]:
+        """The processes to which something happened, in order."""
+        return [pid for server, event, pid in self.entries() if (server, event) == (name, what)]
+
+    def wait_ready(self, name: str, times: int = 1) -> int:
+        """Wait until the supervisor has seen so many READYs of a server; return the process id of the last."""
+        wait_for(f"{name} ready {times} times", lambda: self.log.count(f"{name}: started in") >= times)
+        return self.pids(name)[-1]
+
+    def wait_log(self, pattern: str) -> None:
+        """Wait for a line of the supervisor's."""
+        wait_for(f"{pattern!r} in the log", lambda: re.search(pattern, self.log))
+
+    def send(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Stop it; return its exit code."""
+        self.send(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+        assert self.process is not None
+        return self.process.wait(LIMIT_S)
+
+    def destroy(self) -> None:
+        """Leave nothing behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for _, what, pid in self.entries():
+            if what == "start" and alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.destroy()
+
+
+def test_starts_the_broker_first_and_stops_in_reverse_order(stage: Stage) -> None:
+    stage.start(STAGE_BROKER="slow")
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    assert stage.entries()[0][:2] == ("broker", "start")
+    log = stage.log
+    assert log.index("broker: started in") < log.index("plain: started in")
+    assert stage.pids("second") == [], "one that is not on by default"
+    assert stage.end() == 0
+    stops = [name for name, what, _ in stage.entries() if what == "stop"]
+    assert stops == ["output", "plain", "broker"]
+    assert list(stage.run_directory.iterdir()) == [], "the notify sockets are removed"
+
+
+def test_the_children_get_a_watchdog_and_a_state_directory_each(stage: Stage) -> None:
+    stage.start(
+        TIMES_WATCHDOG="7.5", STATE_DIRECTORY="/var/lib/raspy", NOTIFY_SOCKET="/nowhere", WATCHDOG_PID="1"
+    )
+    stage.wait_ready("plain")
+    assert ("plain", "watchdog=7500000 state=/var/lib/raspy/plain") in [e[:2] for e in stage.entries()]
+    assert stage.end() == 0
+
+
+def test_a_killed_server_is_back_and_nothing_else_restarts(stage: Stage) -> None:
+    stage.start()
+    for name in ("broker", "plain", "output"):
+        pid = stage.wait_ready(name)
+    pid = stage.wait_ready("plain")
+    os.kill(pid, signal.SIGKILL)
+    again = stage.wait_ready("plain", 2)
+    assert again != pid
+    assert "plain: ended by SIGKILL" in stage.log
+    assert "plain: restarting in 0.2 s" in stage.log
+    assert len(stage.pids("broker")) == len(stage.pids("output")) == 1
+    assert stage.end() == 0
+
+
+def test_backoff_doubles(stage: Stage) -> None:
+    stage.start(STAGE_PLAIN="crash")
+    stage.wait_log("plain: restarting in 0.8 s")
+    waits = re.findall(r"plain: restarting in ([\d.]+) s", stage.log)
+    assert waits[:3] == ["0.2", "0.4", "0.8"]
+    assert "plain: exit code 3" in stage.log
+    assert stage.end() == 0
+
+
+def test_backoff_is_forgotten_after_a_settled_life(stage: Stage) -> None:
+    stage.start(TIMES_SETTLED="0")
+    for times in (1, 2, 3):
+        os.kill(stage.wait_ready("plain", times), signal.SIGKILL)
+    stage.wait_ready("plain", 4)
+    assert re.findall(r"plain: restarting in ([\d.]+) s", stage.log) == ["0.2"] * 3
+    assert stage.end() == 0
+
+
+@pytest.mark.parametrize("how", ["stopped", "hung"])
+def test_the_watchdog_replaces_a_silent_server(stage: Stage, how: str) -> None:
+    behaviour = {"STAGE_PLAIN": "hang"} if how == "hung" else {}
+    stage.start(TIMES_WATCHDOG="1", TIMES_ABORT="0.3", **behaviour)
+    stage.wait_ready("broker")
+    pid = stage.wait_ready("plain")
+    if how == "stopped":
+        os.kill(pid, signal.SIGSTOP)
+    stage.wait_log("plain: no sign of life for 1 s")
+    assert stage.wait_ready("plain", 2) != pid
+    assert not alive(pid)
+    if how == "hung":
+        # A process that can still act on SIGABRT shows where it was.
+        assert "Fatal Python error: Aborted" in stage.log
+        assert "executive.py" in stage.log
+    else:
+        assert "plain: ended by SIGKILL" in stage.log
+    assert stage.pids("broker") == [stage.wait_ready("broker")], "the others feed the watchdog, and stay"
+    assert stage.end() == 0
+
+
+def test_one_that_never_gets_ready_is_replaced(stage: Stage) -> None:
+    stage.start(TIMES_START="0.4", TIMES_ABORT="0.3", STAGE_PLAIN="slow", STAGE_BROKER="")
+    stage.wait_log("plain: not ready after 0.4 s")
+    wait_for("a second start", lambda: len(stage.pids("plain")) > 1)
+    assert stage.end() == 0
+
+
+def test_one_that_ignores_sigterm_is_killed(stage: Stage) -> None:
+    stage.start(TIMES_STOP="0.5", STAGE_PLAIN="deaf")
+    stage.wait_ready("plain")
+    stage.wait_ready("output")
+    assert stage.end() == 0
+    assert "plain: does not end: killed" in stage.log
+    assert [name for name, what, _ in stage.entries() if what == "stop"] == ["output", "broker"]
+
+
+def test_asked_twice_it_kills(stage: Stage) -> None:
+    stage.start(TIMES_STOP="1000", STAGE_PLAIN="deaf")
+    stage.wait_ready("plain")
+    stage.wait_ready("output")
+    stage.send(signal.SIGINT)
+    stage.wait_log("output: its outputs are safe")
+    assert stage.end(signal.SIGINT) == 0
+    assert "plain: ended by SIGKILL" in stage.log
+
+
+def test_a_first_exit_with_2_stops_everything(stage: Stage) -> None:
+    stage.start(STAGE_PLAIN="refuse")
+    assert stage.wait() == 2
+    lines = [line for line in stage.log.splitlines() if line.startswith("raspy:")]
+    assert lines == ["raspy: plain: the port is taken"]
+    assert "Traceback" not in stage.log
+    assert not any(alive(pid) for name, what, pid in stage.entries() if what == "start")
+
+
+def test_a_later_exit_with_2_is_not_restarted(stage: Stage) -> None:
+    stage.start(STAGE_PLAIN="refuse later")
+    pid = stage.wait_ready("plain")
+    refuse = Path(f"{stage.journal}.refuse")
+    refuse.write_text("")
+    os.kill(pid, signal.SIGKILL)
+    stage.wait_log(r"plain: not restarted \(exit code 2\)")
+    starts = len(stage.pids("plain"))
+    refuse.unlink()
+    stage.send(signal.SIGHUP)
+    stage.wait_ready("plain", 2)
+    assert len(stage.pids("plain")) == starts + 1
+    assert len(stage.pids("broker")) == 1
+    assert stage.end() == 0
+
+
+@pytest.mark.parametrize("ended", ["killed", "stopped"])
+def test_outputs_are_made_safe_after_any_exit(stage: Stage, ended: str) -> None:
+    stage.start()
+    pid = stage.wait_ready("output")
+    if ended == "killed":
+        os.kill(pid, signal.SIGKILL)
+        stage.wait_ready("output", 2)
+        happened = [what for name, what, _ in stage.entries() if name == "output" and "=" not in what]
+        assert happened == ["start", "safe", "start"], "made safe before the next start"
+    assert stage.end() == 0
+    assert [what for name, what, _ in stage.entries() if name == "output"][-2:] == ["stop", "safe"]
+    assert not stage.pids("plain", "safe"), "one without outputs is left alone"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[stage]\nintervall = 3\n", "raspy.toml:2: unknown key 'intervall' in [stage]"),
+        ("[stage]\ninterval = true\n", "raspy.toml:2: interval in [stage]"),
+        ("[stages]\n", "raspy.toml:1: unknown section [stages]"),
+        ("[run]\nservers = ['brocker']\n", "there is no server 'brocker'"),
+        ("[stage\n", "is not TOML"),
+        ("[stage]\ndirectory = '/nowhere/at/all'\n", "/nowhere/at/all: cannot be read: No such file"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_one_line_and_exit_code_2(
+    stage: Stage, text: str, message: str
+) -> None:
+    stage.config.write_text(text)
+    stage.start()
+    assert stage.wait() == 2
+    lines = [line for line in stage.log.splitlines() if line.startswith("raspy:")]
+    assert message in lines[0]
+    assert len(set(lines)) <= len({"broker", "plain", "output"})
+    assert "Traceback" not in stage.log
+    if "directory" not in text:
+        assert len(lines) == 1
+        assert not stage.entries(), "nothing is started on a wrong configuration"
+
+
+def test_an_unreadable_directory(stage: Stage, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    before: list[str] = []
+    if os.geteuid() == 0:
+        # Root without the capabilities that open every door; the interpreter stays readable this way.
+        os.chown(closed, NOBODY, NOBODY)
+        before = [need_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+    stage.config.write_text(f"[stage]\ndirectory = '{closed}'\n[run]\nservers = ['plain']\n")
+    stage.start(*before)
+    assert stage.wait() == 2
+    lines = [line for line in stage.log.splitlines() if line.startswith("raspy:")]
+    assert lines == [f"raspy: plain: {closed}: cannot be read: Permission denied"]
+
+
+def test_reload_starts_and_stops_what_the_configuration_says(stage: Stage) -> None:
+    stage.start()
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    stage.config.write_text("[run]\nservers = ['broker', 'second', 'plain']\n")
+    stage.send(signal.SIGHUP)
+    stage.wait_ready("second")
+    stage.wait_log("output: its outputs are safe")
+    wait_for("the reload", lambda: stage.pids("plain", "reload") and stage.pids("broker", "reload"))
+    assert len(stage.pids("plain")) == len(stage.pids("broker")) == len(stage.pids("output")) == 1
+    assert stage.end() == 0
+    assert [n for n, what, _ in stage.entries() if what == "stop"] == ["output", "second", "plain", "broker"]
+
+
+def test_reload_of_a_wrong_configuration_changes_nothing(stage: Stage) -> None:
+    stage.start()
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    stage.config.write_text("[run]\nservers = ['second']\nx = 1\n")
+    stage.send(signal.SIGHUP)
+    stage.wait_log("unknown key 'x'")
+    stage.wait_log("everything stays as it was")
+    assert not stage.pids("second")
+    assert stage.end() == 0
+    assert not stage.pids("plain", "reload")
+
+
+def test_the_children_end_with_a_killed_supervisor(stage: Stage) -> None:
+    stage.start()
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    assert stage.end(signal.SIGKILL) == -signal.SIGKILL
+    pids = [pid for _, what, pid in stage.entries() if what == "start"]
+    wait_for("the end of all children", lambda: not any(map(alive, pids)))
+    stopped = {name for name, what, _ in stage.entries() if what == "stop"}
+    assert stopped == {"broker", "plain", "output"}, "each had the time to stop, and so to make its outputs safe"
+
+
+def test_a_hung_child_ends_with_a_killed_supervisor(stage: Stage) -> None:
+    stage.start(STAGE_PLAIN="hang", STAGE_GRACE="0.3")
+    stage.wait_ready("output")
+    pid = stage.wait_ready("plain")
+    stage.end(signal.SIGKILL)
+    wait_for("the end of the hung child", lambda: not alive(pid))
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_supervisor_alone(stage: Stage) -> None:
+    stage.start()
+    pid = stage.wait_ready("plain")
+    assert stage.process is not None
+    assert os.getpgid(pid) == os.getsid(pid) == pid
+    assert stage.end(signal.SIGINT) == 0
+    assert "SIGINT: stopping" in stage.log
