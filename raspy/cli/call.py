@@ -28,6 +28,8 @@ def act(request: Request) -> dict[str, Any]:
     """Send, and wait."""
     service = request.arguments.service
     frames = [frame.encode("utf-8", "surrogateescape") for frame in request.arguments.frames]
+    # A request of no frame at all is none, to a broker.
+    frames = frames or [b""]
     with MajorDomoClient(request.address) as client:
         _find(request, client, service)
         if request.arguments.timeout:

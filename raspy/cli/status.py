@@ -14,6 +14,7 @@ from raspy.cli.command import Request, body_value
 from raspy.cli.table import duration, print_table, size
 
 PREFIX = "/server/"
+GONE = ("lost", "stopped", "missing")
 
 
 def act(request: Request) -> list[dict[str, Any]]:
@@ -41,7 +42,7 @@ def show(result: list[dict[str, Any]]) -> None:
             [
                 row["server"],
                 str(row.get("state", "unknown")),
-                duration(row.get("uptime")),
+                duration(uptime(row)),
                 str(row.get("version", "")),
                 size(row.get("memory")),
                 str(row.get("restarts", "")),
@@ -50,6 +51,14 @@ def show(result: list[dict[str, Any]]) -> None:
             for row in result
         ],
     )
+
+
+def uptime(row: dict[str, Any]) -> float | None:
+    """Seconds since the server started: what it said, and the time since; None when it is not running."""
+    said, when = row.get("uptime"), row.get("as_of")
+    if row.get("state") in GONE or not isinstance(said, int | float) or not isinstance(when, int | float):
+        return None
+    return said + max(0.0, time.time() - when)
 
 
 def problem(row: dict[str, Any]) -> str:

@@ -56,6 +56,11 @@ def reading(value: Any) -> str:
         else:
             text = f"{number(value['value'])} {value.get('unit') or ''}".rstrip()
         return printable(text)
+    if isinstance(value, dict) and ("event" in value or "state" in value):
+        conditions = value.get("conditions")
+        reasons = conditions.values() if isinstance(conditions, dict) else []
+        reason = value.get("reason") or "; ".join(map(str, reasons))
+        return printable(": ".join(filter(None, [str(value.get("event") or value.get("state")), str(reason)])))
     return printable(value if isinstance(value, str) else _compact(value))
 
 

@@ -162,9 +162,13 @@ class KvPublisher:
             self.connected = struct.unpack("=H", event[0][:2])[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             if self.connected:
                 self._connections += 1
-                self._send_all_again()
-                if self._connections > 1 and self.on_epoch is not None:
-                    self.on_epoch()
+                if self._connections > 1:
+                    self._send_all_again()
+                    if self.on_epoch is not None:
+                        self.on_epoch()
+                elif self._retry is not None:
+                    self._retry.cancel()
+                    self._flush()
 
     def _send_all_again(self) -> None:
         """A new connection: send all that is owned, readings only for as long as they may still be believed."""

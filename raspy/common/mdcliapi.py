@@ -26,7 +26,7 @@ def _marked(body: bytes) -> bool:
     """Whether an answer of ``mmi.workers`` marks the service; a foreign broker's answer does not."""
     try:
         return msgspec.json.decode(body, type=_Workers).ours
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
 
 

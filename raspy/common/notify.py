@@ -16,6 +16,9 @@ class Notifier:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        if self._notifier is not None:
+            # A supervisor that does not read must not stop the loop; sdnotify ignores what cannot be sent.
+            self._notifier.socket.setblocking(False)
         self._status = ""
         usec = os.environ.get("WATCHDOG_USEC", "")
         pid = os.environ.get("WATCHDOG_PID", "")

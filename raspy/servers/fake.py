@@ -24,17 +24,13 @@ DIGITS = 3
 
 Period = Annotated[
     float,
-    Meta(
-        gt=0, le=1e9, description="Time in which the temperature goes up and down again.", extra={"unit": "s"}
-    ),
+    Meta(gt=0, le=1e9, description="Time in which the temperature goes up and down again.", extra={"unit": "s"}),
 ]
 Lowest = Annotated[
     float,
     Meta(ge=-55, le=125, description="Temperature at the start of a period.", extra={"unit": "°C"}),
 ]
-Highest = Annotated[
-    float, Meta(ge=-55, le=125, description="Temperature at half a period.", extra={"unit": "°C"})
-]
+Highest = Annotated[float, Meta(ge=-55, le=125, description="Temperature at half a period.", extra={"unit": "°C"})]
 Level = Annotated[float, Meta(ge=0, le=100, description="Water level at the start.", extra={"unit": "%"})]
 LevelRate = Annotated[
     float,
@@ -47,9 +43,7 @@ class FakeConfig(Section, frozen=True):
 
     SECTION: ClassVar[str] = "fake"
 
-    poll: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds between readings.", extra={"unit": "s"})
-    ] = 2.0
+    poll: Annotated[float, Meta(ge=0.1, le=3600, description="Seconds between readings.", extra={"unit": "s"})] = 2.0
     period: Period = 600.0
     temperature_min: Lowest = 24.0
     temperature_max: Highest = 26.0
@@ -96,9 +90,7 @@ class TankSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
         """The lowest temperature must not be above the highest."""
         errors = super().check()
         if self.temperature_min > self.temperature_max:
-            errors["temperature_min"] = (
-                f"{self.temperature_min:g} is above the highest, {self.temperature_max:g}"
-            )
+            errors["temperature_min"] = f"{self.temperature_min:g} is above the highest, {self.temperature_max:g}"
         return errors
 
 

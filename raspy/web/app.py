@@ -109,16 +109,12 @@ class Pages:
         if bottle.request.method == "HEAD":
             return _typed("text/event-stream", b"")
         try:
-            stream: Stream | None = self._board.ask(
-                self._board.subscribe, bottle.request.query.get("since", "")
-            )
+            stream: Stream | None = self._board.ask(self._board.subscribe, bottle.request.query.get("since", ""))
         except Busy:
             stream = None
         if stream is None:
             bottle.response.set_header("Retry-After", "10")
-            return self._failure(
-                "503 Service Unavailable", "too many pages are open for all to be told of changes"
-            )
+            return self._failure("503 Service Unavailable", "too many pages are open for all to be told of changes")
         bottle.response.content_type = "text/event-stream"
         bottle.response.set_header("X-Accel-Buffering", "no")
         return stream

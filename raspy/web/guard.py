@@ -88,9 +88,7 @@ class Guard:
             return self._answer(environ, start_response, "421 Misdirected Request", reason)
         if environ["REQUEST_METHOD"] not in METHODS:
             allow = [("Allow", ", ".join(METHODS))]
-            return self._answer(
-                environ, start_response, "405 Method Not Allowed", "this page can only be read", allow
-            )
+            return self._answer(environ, start_response, "405 Method Not Allowed", "this page can only be read", allow)
         response = Response(environ, start_response)
         try:
             return response.finish(self._app(environ, response.start))

@@ -100,9 +100,7 @@ def device_row(held: Held, name: re.Match[str], now: float, live: bool) -> Row:
     reason = clean(content["reason"]) if isinstance(content.get("reason"), str) else ""
     value = content.get("value")
     if quality == "ok" and value is not None and live:
-        return Row(
-            held.key, "ok", label, held.age_at(now), value=text(value), unit=unit, badge="ok", note=reason
-        )
+        return Row(held.key, "ok", label, held.age_at(now), value=text(value), unit=unit, badge="ok", note=reason)
     if quality == "ok" and value is not None:
         quality, reason, content = "stale", UNREACHABLE, {"last": value}
     if quality == "stale":
@@ -137,9 +135,7 @@ def server_row(held: Held, name: re.Match[str], now: float, live: bool) -> Row:
             "facts": _facts(content, now - held.arrived),
             "trouble": _trouble(content),
         }
-        shown = Row(
-            held.key, given if live else "stale", label, age, badge=given if live else "unknown", **texts
-        )
+        shown = Row(held.key, given if live else "stale", label, age, badge=given if live else "unknown", **texts)
     else:
         story = f"unreadable: {summary(held.body)}"
         shown = Row(held.key, "error", label, age, badge="unknown", story=story, facts="", trouble="")
@@ -207,9 +203,7 @@ def event_row(held: Held) -> Row:
     if not content:
         what = summary(held.body)
     elif not what:
-        what = clean(
-            ", ".join(f"{key} {value}" for key, value in content.items() if key not in ("time", "reason"))
-        )
+        what = clean(", ".join(f"{key} {value}" for key, value in content.items() if key not in ("time", "reason")))
     return Row(
         held.key,
         "ok",

@@ -34,9 +34,7 @@ class WebConfig(Section, frozen=True):
             description="Address to listen on: 127.0.0.1 for this machine alone, 0.0.0.0 or :: for all.",
         ),
     ] = "127.0.0.1"
-    port: Annotated[
-        int, Meta(ge=0, le=65535, description="Port of the page; 0: any free one, told in the log.")
-    ] = 8080
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port of the page; 0: any free one, told in the log.")] = 8080
     streams: Annotated[
         int,
         Meta(
@@ -47,9 +45,7 @@ class WebConfig(Section, frozen=True):
     ] = 16
     names: Annotated[
         tuple[str, ...],
-        Meta(
-            max_length=50, description="Further names of this machine under which the page may be asked for."
-        ),
+        Meta(max_length=50, description="Further names of this machine under which the page may be asked for."),
     ] = ()
 
     def check(self) -> None:
@@ -104,9 +100,7 @@ class Web(Server):
                 "or sudo apt-get install python3-bottle python3-cheroot"
             ) from None
         app = application(self.board, self.hostname, self.settings.names)
-        http = HttpServer(
-            (self.settings.host, self.settings.port), app, self.settings.streams + PLAIN_THREADS
-        )
+        http = HttpServer((self.settings.host, self.settings.port), app, self.settings.streams + PLAIN_THREADS)
         self.address = http.begin()
         self._http = http
         super().start()

@@ -20,12 +20,8 @@ from tests.benchmarks.targets import Target, kv_targets, mdp_targets
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny rounds that show only that everything works"
-    )
-    parser.add_argument(
-        "--only", metavar="PATTERN", default="", help="rows whose name matches this regular expression"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny rounds that show only that everything works")
+    parser.add_argument("--only", metavar="PATTERN", default="", help="rows whose name matches this regular expression")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample there")
     parser.add_argument("--rounds", metavar="N", type=int, default=0, help="rounds of each row (default 5)")
     parser.add_argument(
@@ -79,9 +75,7 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
     if processes:
         print(idle.text(processes, options.idle_seconds))
     if options.json:
-        found = {
-            row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows
-        }
+        found = {row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows}
         options.json.write_text(json.dumps({"rows": found, "idle": processes}, indent=1) + "\n")
     return 0 if rows or processes else 1
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks.process import BenchError, Children, cpu_seconds, descendants, memory_bytes, progress
+from tests.benchmarks.process import MIB, BenchError, Children, cpu_seconds, descendants, memory_bytes, progress
 from tests.benchmarks.table import aligned
 from tests.benchmarks.targets import BARE_WORKER, Loop, environment
 
@@ -18,20 +18,22 @@ RASPY = "import sys; from raspy.cli import main; sys.exit(main())"
 Figures = dict[str, str | float]
 
 
-def settle(pids: list[int], limit: float = START_LIMIT_S) -> None:
-    """Until the processes together use less than 5 % of a core for a second: their start is over."""
+def settled(pids: Callable[[], set[int]], limit: float = START_LIMIT_S) -> set[int]:
+    """The processes, once they are the same for a second and have used less than 5 % of a core in it."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
-        before = sum(map(cpu_seconds, pids))
+        if not (these := pids()):
+            time.sleep(0.1)
+            continue
+        before = sum(map(cpu_seconds, these))
         time.sleep(1)
-        if sum(map(cpu_seconds, pids)) - before < SETTLED_CPU:
-            return
+        if pids() == these and sum(map(cpu_seconds, these)) - before < SETTLED_CPU:
+            return these
     raise BenchError(f"the processes are not idle {limit:g} s after their start")
 
 
 def window(named: dict[int, str], seconds: float) -> list[Figures]:
-    """PSS and RSS in MB at the end, CPU in % of one core over the window."""
-    settle(list(named))
+    """PSS and RSS in MiB at the end, CPU in % of one core over the window."""
     before = {pid: cpu_seconds(pid) for pid in named}
     began = time.monotonic()
     time.sleep(seconds)
@@ -39,10 +41,8 @@ def window(named: dict[int, str], seconds: float) -> list[Figures]:
     found: list[Figures] = []
     for pid, name in named.items():
         memory = memory_bytes(pid)
-        cpu = (cpu_seconds(pid) - before[pid]) / took * 100
-        found.append(
-            {"process": name, "pss_mb": memory["pss"] / 1e6, "rss_mb": memory["rss"] / 1e6, "cpu": cpu}
-        )
+        sizes = {"pss_mib": memory["pss"] / MIB, "rss_mib": memory["rss"] / MIB}
+        found.append({"process": name, **sizes, "cpu": (cpu_seconds(pid) - before[pid]) / took * 100})
     return found
 
 
@@ -55,14 +55,17 @@ def appliance(scratch: Path, ports: Iterator[int], seconds: float) -> list[Figur
     """``raspy run`` on embedded defaults: the supervisor and each server."""
     with Children(scratch) as children:
         argv = [sys.executable, "-c", RASPY, "run"]
-        supervisor = children.start("appliance", argv, environment(children, next(ports)))
-        deadline = time.monotonic() + START_LIMIT_S
-        while not descendants(supervisor.pid):
-            if supervisor.popen.poll() is not None or time.monotonic() > deadline:
-                raise BenchError(f"the appliance did not start: {supervisor.complaint()}")
-            time.sleep(0.1)
-        settle([supervisor.pid])
-        named = {pid: f"raspy {name_of(pid)}" for pid in [supervisor.pid, *descendants(supervisor.pid)]}
+        supervisor = children.start(
+            "appliance", argv, environment(children, next(ports)) | {"RASPY_WEB_PORT": str(next(ports))}
+        )
+
+        def processes() -> set[int]:
+            below = descendants(supervisor.pid)
+            if supervisor.popen.poll() is not None:
+                raise BenchError(f"the appliance ended: {supervisor.complaint()}")
+            return {supervisor.pid, *below} if below else set()
+
+        named = {pid: f"raspy {name_of(pid)}" for pid in sorted(settled(processes))}
         return window(named, seconds)
 
 
@@ -74,8 +77,9 @@ def bare_workers(scratch: Path, ports: Iterator[int], seconds: float) -> list[Fi
         workers = [children.start(f"bare worker {n}", argv, talks=True) for n in range(BARE)]
         for worker in workers:
             worker.line(15)
-        found = window({worker.pid: "bare pyzmq worker" for worker in workers}, seconds)
-    mean = {key: sum(float(one[key]) for one in found) / len(found) for key in ("pss_mb", "rss_mb", "cpu")}
+        pids = settled(lambda: {worker.pid for worker in workers})
+        found = window(dict.fromkeys(pids, "bare pyzmq worker"), seconds)
+    mean = {key: sum(float(one[key]) for one in found) / len(found) for key in ("pss_mib", "rss_mib", "cpu")}
     return [{"process": f"bare pyzmq worker (mean of {BARE})", **mean}]
 
 
@@ -86,19 +90,17 @@ def measure(scratch: Path, ports: Iterator[int], seconds: float) -> list[Figures
         progress(f"idle: {part.__name__}")
         try:
             found += part(scratch, ports, seconds)
-        except BenchError as error:
+        except (BenchError, OSError) as error:  # OSError: a process ended while it was looked at
             found.append({"process": part.__name__, "error": str(error)})
     return found
 
 
 def text(found: list[Figures], seconds: float) -> str:
-    lines: list[tuple[str, ...]] = [
-        ("idle process", "", "PSS MB", "RSS MB", f"% of a core over {seconds:g} s")
-    ]
+    lines: list[tuple[str, ...]] = [("idle process", "", "PSS MiB", "RSS MiB", f"% of a core over {seconds:g} s")]
     for one in found:
         if "error" in one:
             lines.append((str(one["process"]), str(one["error"]).splitlines()[-1]))
             continue
-        sizes = [f"{float(one[key]):.1f}" for key in ("pss_mb", "rss_mb")]
+        sizes = [f"{float(one[key]):.1f}" for key in ("pss_mib", "rss_mib")]
         lines.append((str(one["process"]), "", *sizes, f"{float(one['cpu']):.2f}"))
     return "\n" + aligned(lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
 TICKS = os.sysconf("SC_CLK_TCK")
 PORTS = range(20000, 30000, 4)
 
@@ -182,17 +183,14 @@ class Process:
 def held_back() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait: a child is either not started or in the list, and is ended in full."""
     came: list[int] = []
-    kept = {
-        number: signal.signal(number, lambda n, _: came.append(n))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    kept = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for arrived in came:
+            signal.raise_signal(arrived)
 
 
 class Children:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.benchmarks.process import BenchError, Children, Process
+from tests.benchmarks.process import MIB, BenchError, Children, Process
 from tests.benchmarks.targets import BARE_WORKER, Running, Target
 
 SERVICE = "bench.echo"
@@ -49,9 +49,7 @@ def client_job(children: Children, running: Running, **job: object) -> Sample:
     return sample
 
 
-def round_trips(
-    name: str, total: int, window: int, processes: int = 1, slots: int = 1, body: int = 32
-) -> Row:
+def round_trips(name: str, total: int, window: int, processes: int = 1, slots: int = 1, body: int = 32) -> Row:
     """Requests of one client to echo workers."""
 
     def measure(children: Children, target: Target) -> Sample:
@@ -85,9 +83,9 @@ def backlog(total: int, body: int = 32) -> Row:
         running = target.start(children)
         job = {"kind": "backlog", "service": "bench.nobody", "body": body, "total": total}
         sample = client_job(children, running, **job)
-        return sample | {"value": sample["pss"] / 1e6, "rss_mb": sample["rss"] / 1e6, "lost": 0}
+        return sample | {"value": sample["pss"] / MIB, "rss_mib": sample["rss"] / MIB, "lost": 0}
 
-    return Row(f"memory for {total:,} queued, {body} bytes", "MB", "backlog", measure, more_is_better=False)
+    return Row(f"memory for {total:,} queued, {body} bytes", "MiB", "backlog", measure, more_is_better=False)
 
 
 def key_value(subscribers: int, total: int) -> Row:
@@ -106,9 +104,7 @@ def key_value(subscribers: int, total: int) -> Row:
             )
             for n, share in enumerate(shares)
         ]
-        publisher = python(
-            children, "publisher", running.protocol, str(running.publish_port), str(total), pid
-        )
+        publisher = python(children, "publisher", running.protocol, str(running.publish_port), str(total), pid)
         publisher.line(30)
         probe_until_ready(publisher, readers)
         publisher.say("go")

@@ -101,9 +101,9 @@ class Table:
     def _notes(self, row: Row) -> list[str]:
         notes = []
         for name, samples in row.samples.items():
-            if "rss_mb" in samples[0]:
-                rss = number(middle(samples, "rss_mb"))
-                notes.append(f"{row.name}, {name}: PSS is shown; RSS grew by {rss} MB")
+            if "rss_mib" in samples[0]:
+                rss = number(middle(samples, "rss_mib"))
+                notes.append(f"{row.name}, {name}: PSS is shown; RSS grew by {rss} MiB")
             if max(sample.get("idle_slots", 0) for sample in samples):
                 notes.append(f"{row.name}, {name}: a slot got no request in some round")
             if name in row.failures:

@@ -77,9 +77,7 @@ class Loop(Target):
     def start(self, children: Children) -> Running:
         base = next(self.ports)
         second = base if self.kind == "mdp" else base + 1
-        process = children.start(
-            self.name, [sys.executable, str(LOAD / "loop.py"), self.kind, str(base), str(second)]
-        )
+        process = children.start(self.name, [sys.executable, str(LOAD / "loop.py"), self.kind, str(base), str(second)])
         for port in {base, second}:
             wait_for_port(port, process)
         urls = f"tcp://127.0.0.1:{base}", f"tcp://127.0.0.1:{second}"
@@ -115,9 +113,7 @@ class Mosquitto(Target):
 
     def __init__(self, ports: Iterator[int]) -> None:
         super().__init__(ports)
-        self.program = shutil.which(
-            "mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-        )
+        self.program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
     def missing(self) -> str:
         return "" if self.program else "not installed"
@@ -126,9 +122,7 @@ class Mosquitto(Target):
         assert self.program
         port = next(self.ports)
         config = children.scratch / f"mosquitto-{port}.conf"
-        config.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n"
-        )
+        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n")
         process = children.start(self.name, [self.program, "-c", str(config)])
         wait_for_port(port, process)
         return Running(process, protocol="mqtt", subscribe_port=port, publish_port=port)

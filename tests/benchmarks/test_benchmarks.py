@@ -53,14 +53,12 @@ def test_idle_processes_are_listed_with_memory_and_time(tmp_path: Path) -> None:
     names = [one["process"] for one in found["idle"]]
     assert "bare pyzmq worker (mean of 10)" in names
     assert any(name.startswith("raspy ") and name.endswith("broker") for name in names), found["idle"]
-    assert all(one["pss_mb"] > 1 and one["cpu"] >= 0 for one in found["idle"])
-    assert "PSS MB" in printed
+    assert all(one["pss_mib"] > 1 and one["cpu"] >= 0 for one in found["idle"])
+    assert "PSS MiB" in printed
 
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
-    harness = subprocess.Popen(
-        bench("--only", "one outstanding", "--rounds", "9"), cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    harness = subprocess.Popen(bench("--only", "one outstanding", "--rounds", "9"), cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
         while len(below := descendants(harness.pid)) < 3 and time.monotonic() < deadline:
@@ -110,7 +108,5 @@ def test_ratios_and_aims_are_in_the_last_column() -> None:
 
 
 def test_a_reason_in_place_of_figures_does_not_widen_the_columns() -> None:
-    text = aligned(
-        [("row", "who", "median", "min"), ("a", "b", "1", "2"), ("c", "d", "was not there at all")]
-    )
+    text = aligned([("row", "who", "median", "min"), ("a", "b", "1", "2"), ("c", "d", "was not there at all")])
     assert text.splitlines()[1] == "a    b         1  2"

@@ -40,9 +40,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         epilog="Exit code: 0 all passed or not applicable, 1 something failed, 2 wrong use.",
     )
     parser.add_argument("endpoint", nargs="?", help="the broker's endpoint, for example tcp://127.0.0.1:5555")
-    parser.add_argument(
-        "--only", default="", metavar="PATTERN", help="only checks whose id contains or matches this"
-    )
+    parser.add_argument("--only", default="", metavar="PATTERN", help="only checks whose id contains or matches this")
     parser.add_argument(
         "--liveness",
         type=_liveness,
@@ -50,9 +48,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="SECONDS,COUNT",
         help="the broker's heartbeat interval and liveness (default 2.5,3: the Guide's)",
     )
-    parser.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="how long a reply may take (5)"
-    )
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="how long a reply may take (5)")
     parser.add_argument(
         "--request-expiry",
         type=float,
@@ -66,9 +62,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="start the broker by this command, and a new one after each check that failed",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
-    parser.add_argument(
-        "--list", action="store_true", help="print the checks and their statements, run nothing"
-    )
+    parser.add_argument("--list", action="store_true", help="print the checks and their statements, run nothing")
     arguments = parser.parse_args(argv)
     if not arguments.list and not arguments.endpoint:
         parser.error("an endpoint is needed")
@@ -126,16 +120,12 @@ def main(argv: list[str] | None = None) -> int:
         if launcher is not None:
             launcher.start()
         elif not answers(target):
-            print(
-                f"no broker answers at {target.endpoint}: start one there, or give --restart", file=sys.stderr
-            )
+            print(f"no broker answers at {target.endpoint}: start one there, or give --restart", file=sys.stderr)
             return 2
         table = Table(checks)
         if not arguments.json:
             table.head(target)
-        results = list(
-            run_suite(checks, target, launcher, (lambda result: None) if arguments.json else table.row)
-        )
+        results = list(run_suite(checks, target, launcher, (lambda result: None) if arguments.json else table.row))
     except (OSError, RuntimeError) as error:
         print(f"{error}", file=sys.stderr)
         return 2

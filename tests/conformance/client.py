@@ -72,9 +72,7 @@ def body_binary(stage: Stage) -> None:
     _carried(stage, b"MDPC01", b"mmi.service", b"\xff\xfe", b"\x00" * 16)
 
 
-@GROUP.check(
-    "body.1mb", "7/MDP MDP/Client, frames 3+", "MUST", "A body of 1 MB in one frame is carried unchanged."
-)
+@GROUP.check("body.1mb", "7/MDP MDP/Client, frames 3+", "MUST", "A body of 1 MB in one frame is carried unchanged.")
 def body_large(stage: Stage) -> None:
     _carried(stage, bytes(range(256)) * 4096)
 
@@ -98,17 +96,13 @@ def service_exact(stage: Stage) -> None:
         raise CheckFailed(f"a worker of {service!r} got a request for another service")
 
 
-@GROUP.check(
-    "service.nul", "docs/protocol MDP", "ours", "A name with a zero byte is not taken for the name before it."
-)
+@GROUP.check("service.nul", "docs/protocol MDP", "ours", "A name with a zero byte is not taken for the name before it.")
 def service_nul(stage: Stage) -> None:
     service = unique()
     worker, client = stage.idle_worker(service), stage.client()
     client.request(service + b"\x00x", b"not for you")
     if stage.until(lambda: bool(worker.requests), stage.target.grace):
-        raise CheckFailed(
-            f"a worker of {service!r} got the request for {service + b'-'!r}, where - is a zero byte"
-        )
+        raise CheckFailed(f"a worker of {service!r} got the request for {service + b'-'!r}, where - is a zero byte")
 
 
 @GROUP.check(
@@ -147,9 +141,7 @@ def identity_bytes(stage: Stage) -> None:
             raise CheckFailed(f"identity {identity[:8]!r} of {len(identity)} bytes: wrong reply")
 
 
-@GROUP.check(
-    "queue", "7/MDP MDP/Client", "SHOULD", "Requests for a service without a worker wait for it, in order."
-)
+@GROUP.check("queue", "7/MDP MDP/Client", "SHOULD", "Requests for a service without a worker wait for it, in order.")
 def queue(stage: Stage) -> None:
     service, client = unique(), stage.client()
     for n in range(20):
@@ -162,9 +154,7 @@ def queue(stage: Stage) -> None:
         raise CheckFailed("the replies came in another order")
 
 
-@GROUP.check(
-    "pipeline", "7/MDP MDP/Client (DEALER)", "MUST", "1,000 requests sent without waiting: one reply each."
-)
+@GROUP.check("pipeline", "7/MDP MDP/Client (DEALER)", "MUST", "1,000 requests sent without waiting: one reply each.")
 def pipeline(stage: Stage) -> None:
     service = unique()
     worker, client = stage.idle_worker(service), stage.client()
@@ -200,9 +190,7 @@ def own_replies(stage: Stage) -> None:
             raise CheckFailed(f"client {who} got {len(got)} replies for 20 requests, or not its own")
 
 
-@GROUP.check(
-    "queue.expiry", "7/MDP MDP/Client", "SHOULD", "A request that no worker took is dropped after a time."
-)
+@GROUP.check("queue.expiry", "7/MDP MDP/Client", "SHOULD", "A request that no worker took is dropped after a time.")
 def queue_expiry(stage: Stage) -> None:
     seconds = stage.target.request_expiry
     if not seconds:

@@ -21,9 +21,7 @@ def _applies(stage: Stage) -> None:
     status = client.replies.popleft().body[-1]
     client.close()
     if status != b"200":
-        raise NotApplicable(
-            f"an extension: the broker answers mmi.version with {status.decode('ascii', 'replace')}"
-        )
+        raise NotApplicable(f"an extension: the broker answers mmi.version with {status.decode('ascii', 'replace')}")
 
 
 GROUP = Group("extensions", "Extensions of RasPy's broker", applies=_applies)
@@ -49,9 +47,7 @@ def version(stage: Stage) -> None:
         raise CheckFailed("the version is empty")
 
 
-@GROUP.check(
-    "discovery", SOURCE, "ours", "mmi.discovery answers the names that match a regular expression, then 200."
-)
+@GROUP.check("discovery", SOURCE, "ours", "mmi.discovery answers the names that match a regular expression, then 200.")
 def discovery(stage: Stage) -> None:
     first, second, other = unique("disc-a"), unique("disc-b"), unique("other")
     for service in (first, second, other):
@@ -100,9 +96,7 @@ def discovery_catastrophic(stage: Stage) -> None:
         client.request(b"mmi.discovery", pattern)
         reply = client.reply(REGEX_BOUND + stage.target.patience)
         if time.monotonic() - started > REGEX_BOUND:
-            raise CheckFailed(
-                f"{pattern!r} took {time.monotonic() - started:.1f} s, answered {show(reply.body)}"
-            )
+            raise CheckFailed(f"{pattern!r} took {time.monotonic() - started:.1f} s, answered {show(reply.body)}")
     stage.probe()
 
 
@@ -122,9 +116,7 @@ def workers(stage: Stage) -> None:
         raise CheckFailed("a worker is missing")
 
 
-@GROUP.check(
-    "statistics", SOURCE, "ours", "mmi.statistics answers JSON, then 200, and counts malformed messages."
-)
+@GROUP.check("statistics", SOURCE, "ours", "mmi.statistics answers JSON, then 200, and counts malformed messages.")
 def statistics(stage: Stage) -> None:
     client = stage.client()
 
@@ -143,9 +135,7 @@ def statistics(stage: Stage) -> None:
         raise CheckFailed("a malformed message is not counted")
 
 
-@GROUP.check(
-    "resend.500", "docs/protocol MDP", "ours", "A request that kills its workers is answered 500 in the end."
-)
+@GROUP.check("resend.500", "docs/protocol MDP", "ours", "A request that kills its workers is answered 500 in the end.")
 def resend_500(stage: Stage) -> None:
     service, client = unique(), stage.client()
     client.request(service, b"poison")

@@ -151,9 +151,7 @@ def _random_message(rng: random.Random) -> list[bytes]:
     return frames
 
 
-@GROUP.check(
-    "random", SOURCE, "SHOULD", "2,000 messages of random frames from 20 peers harm nobody.", settle=True
-)
+@GROUP.check("random", SOURCE, "SHOULD", "2,000 messages of random frames from 20 peers harm nobody.", settle=True)
 def random_messages(stage: Stage) -> None:
     rng = random.Random(7)
     peers = [stage.worker() for _ in range(20)]

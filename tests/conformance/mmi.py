@@ -16,9 +16,7 @@ def _expect(stage: Stage, service: bytes, status: bytes, when: str) -> None:
         raise CheckFailed(f"mmi.service says {answer.decode('ascii', 'replace')} {when}")
 
 
-@GROUP.check(
-    "frames", SERVICE, "MUST", "mmi.service answers '', MDPC01, mmi.service and one frame: the status."
-)
+@GROUP.check("frames", SERVICE, "MUST", "mmi.service answers '', MDPC01, mmi.service and one frame: the status.")
 def frames(stage: Stage) -> None:
     client = stage.client()
     body = client.ask(b"mmi.service", unique())
@@ -59,9 +57,7 @@ def service_client(stage: Stage) -> None:
         raise CheckFailed("mmi.service says 200 for a name that only a client used")
 
 
-@GROUP.check(
-    "service.left", SERVICE, "MUST", "mmi.service says 404 after DISCONNECT of the last worker.", True
-)
+@GROUP.check("service.left", SERVICE, "MUST", "mmi.service says 404 after DISCONNECT of the last worker.", True)
 def service_left(stage: Stage) -> None:
     service = unique()
     worker = stage.idle_worker(service)
@@ -79,9 +75,7 @@ def service_died(stage: Stage) -> None:
     _expect(stage, service, b"404", "after the last worker has died")
 
 
-@GROUP.check(
-    "service.died-busy", SERVICE, "MUST", "mmi.service says 404 after the last worker, busy, has died."
-)
+@GROUP.check("service.died-busy", SERVICE, "MUST", "mmi.service says 404 after the last worker, busy, has died.")
 def service_died_busy(stage: Stage) -> None:
     service = unique()
     worker, _ = stage.busy_worker(service, stage.client())
@@ -90,9 +84,7 @@ def service_died_busy(stage: Stage) -> None:
     _expect(stage, service, b"404", "after the last worker has died while busy")
 
 
-@GROUP.check(
-    "service.one-left", SERVICE, "MUST", "mmi.service says 200 as long as one of two workers is left.", True
-)
+@GROUP.check("service.one-left", SERVICE, "MUST", "mmi.service says 200 as long as one of two workers is left.", True)
 def service_one_left(stage: Stage) -> None:
     service = unique()
     first, _ = stage.idle_workers(service, 2)
@@ -118,9 +110,7 @@ def prefix(stage: Stage) -> None:
         client.ask(service, b"x")
 
 
-@GROUP.check(
-    "reserved", NAMESPACE, "MUST", "A worker that registers under mmi. is disconnected.", settle=True
-)
+@GROUP.check("reserved", NAMESPACE, "MUST", "A worker that registers under mmi. is disconnected.", settle=True)
 def reserved(stage: Stage) -> None:
     worker = stage.worker(b"mmi." + unique())
     worker.wait_disconnect()

@@ -38,17 +38,13 @@ def heartbeat_idle(stage: Stage) -> None:
     _check_beats(stage, stage.idle_worker(unique()))
 
 
-@GROUP.check(
-    "heartbeat.busy", HEARTBEATING, "MUST", "A busy worker gets heartbeats at regular intervals too."
-)
+@GROUP.check("heartbeat.busy", HEARTBEATING, "MUST", "A busy worker gets heartbeats at regular intervals too.")
 def heartbeat_busy(stage: Stage) -> None:
     worker, _ = stage.busy_worker(unique(), stage.client())
     _check_beats(stage, worker)
 
 
-@GROUP.check(
-    "heartbeat.quiet", HEARTBEATING, "SHOULD", "No heartbeats to a worker that gets other commands anyway."
-)
+@GROUP.check("heartbeat.quiet", HEARTBEATING, "SHOULD", "No heartbeats to a worker that gets other commands anyway.")
 def heartbeat_quiet(stage: Stage) -> None:
     service = unique()
     worker, client = stage.worker(service), stage.client()
@@ -65,9 +61,7 @@ def heartbeat_quiet(stage: Stage) -> None:
         raise NotApplicable(f"optional, and not done: {extra} heartbeats in 4 intervals on top of traffic")
 
 
-@GROUP.check(
-    "alive.heartbeat", HEARTBEATING, "MUST", "A worker that sends heartbeats stays, however long it is idle."
-)
+@GROUP.check("alive.heartbeat", HEARTBEATING, "MUST", "A worker that sends heartbeats stays, however long it is idle.")
 def alive_heartbeat(stage: Stage) -> None:
     service = unique()
     worker = stage.idle_worker(service)
@@ -96,9 +90,7 @@ def alive_busy(stage: Stage) -> None:
         raise CheckFailed("wrong reply")
 
 
-@GROUP.check(
-    "alive.traffic", HEARTBEATING, "MUST", "Any command counts as a heartbeat: replies keep a worker alive."
-)
+@GROUP.check("alive.traffic", HEARTBEATING, "MUST", "Any command counts as a heartbeat: replies keep a worker alive.")
 def alive_traffic(stage: Stage) -> None:
     service = unique()
     worker, client = stage.idle_worker(service), stage.client()
@@ -111,9 +103,7 @@ def alive_traffic(stage: Stage) -> None:
         raise CheckFailed("a worker that replied all the time was disconnected")
 
 
-@GROUP.check(
-    "expiry.idle", HEARTBEATING, "MUST", "A silent idle worker gets no request any more; a live one does."
-)
+@GROUP.check("expiry.idle", HEARTBEATING, "MUST", "A silent idle worker gets no request any more; a live one does.")
 def expiry_idle(stage: Stage) -> None:
     service = unique()
     silent = stage.idle_worker(service)
@@ -126,9 +116,7 @@ def expiry_idle(stage: Stage) -> None:
         raise CheckFailed("the request went to the dead worker")
 
 
-@GROUP.check(
-    "expiry.behind", HEARTBEATING, "MUST", "A dead worker is purged also when one registered before it lives."
-)
+@GROUP.check("expiry.behind", HEARTBEATING, "MUST", "A dead worker is purged also when one registered before it lives.")
 def expiry_behind(stage: Stage) -> None:
     stage.idle_worker(unique())
     service = unique()
@@ -186,9 +174,7 @@ def resend_silent(stage: Stage) -> None:
         raise CheckFailed("wrong reply")
 
 
-@GROUP.check(
-    "resend.closed", GOALS, "goal", "The request of a worker whose connection broke goes to another.", True
-)
+@GROUP.check("resend.closed", GOALS, "goal", "The request of a worker whose connection broke goes to another.", True)
 def resend_closed(stage: Stage) -> None:
     service, client = unique(), stage.client()
     first, request = stage.busy_worker(service, client, b"precious")
@@ -200,9 +186,7 @@ def resend_closed(stage: Stage) -> None:
     client.reply()
 
 
-@GROUP.check(
-    "resend.disconnect", GOALS, "goal", "The request of a worker that sent DISCONNECT goes to another.", True
-)
+@GROUP.check("resend.disconnect", GOALS, "goal", "The request of a worker that sent DISCONNECT goes to another.", True)
 def resend_disconnect(stage: Stage) -> None:
     service, client = unique(), stage.client()
     first, request = stage.busy_worker(service, client, b"precious")
@@ -214,9 +198,7 @@ def resend_disconnect(stage: Stage) -> None:
     client.reply()
 
 
-@GROUP.check(
-    "resend.later", GOALS, "goal", "The request waits when there is no other worker, until one comes.", True
-)
+@GROUP.check("resend.later", GOALS, "goal", "The request waits when there is no other worker, until one comes.", True)
 def resend_later(stage: Stage) -> None:
     service, client = unique(), stage.client()
     first, request = stage.busy_worker(service, client, b"precious")

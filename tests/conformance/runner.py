@@ -62,9 +62,7 @@ class Launcher:
     def start(self) -> None:
         """Start the broker and wait until it answers; RuntimeError when it does not."""
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self.argv, stdout=log, stderr=subprocess.STDOUT, env=self.environment
-            )
+            self.process = subprocess.Popen(self.argv, stdout=log, stderr=subprocess.STDOUT, env=self.environment)
         if not answers(self.target, patience=20.0):
             self.stop()
             raise RuntimeError(

@@ -321,9 +321,7 @@ class Stage:
         client = self.client()
         while time.monotonic() < end:
             client.request(b"mmi.service", service)
-            if self.until(lambda: bool(client.replies), 0.5) and client.replies.popleft().body[-1:] == [
-                b"404"
-            ]:
+            if self.until(lambda: bool(client.replies), 0.5) and client.replies.popleft().body[-1:] == [b"404"]:
                 break
             self.listen(0.02)
         client.close()

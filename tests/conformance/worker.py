@@ -53,9 +53,7 @@ def ready_silent(stage: Stage) -> None:
         raise CheckFailed(f"READY was answered by {show(worker.log[0])}")
 
 
-@GROUP.check(
-    "request.frames", PROCESSING, "MUST", "REQUEST is '', MDPW01, 0x02, one client address, '', body."
-)
+@GROUP.check("request.frames", PROCESSING, "MUST", "REQUEST is '', MDPW01, 0x02, one client address, '', body.")
 def request_frames(stage: Stage) -> None:
     address = b"\xf1client-" + unique()
     client = stage.client(address)
@@ -148,9 +146,7 @@ def heartbeat_stranger(stage: Stage) -> None:
     _disconnected(stage, worker, unique())
 
 
-@GROUP.check(
-    "reply.stranger", OPENING, "MUST", "REPLY before READY gets DISCONNECT and reaches no client.", True
-)
+@GROUP.check("reply.stranger", OPENING, "MUST", "REPLY before READY gets DISCONNECT and reaches no client.", True)
 def reply_stranger(stage: Stage) -> None:
     victim, address = _victim(stage)
     worker = stage.worker()
@@ -159,9 +155,7 @@ def reply_stranger(stage: Stage) -> None:
     _unbothered(stage, victim)
 
 
-@GROUP.check(
-    "reply.idle", OPENING, "MUST", "REPLY from an idle worker gets DISCONNECT and nothing more.", True
-)
+@GROUP.check("reply.idle", OPENING, "MUST", "REPLY from an idle worker gets DISCONNECT and nothing more.", True)
 def reply_idle(stage: Stage) -> None:
     _, address = _victim(stage)
     service = unique()
@@ -195,9 +189,7 @@ def forged_busy(stage: Stage) -> None:
     _unbothered(stage, victim)
 
 
-@GROUP.check(
-    "forged.other", "docs/protocol MDP", "ours", "A worker cannot answer a request that another worker holds."
-)
+@GROUP.check("forged.other", "docs/protocol MDP", "ours", "A worker cannot answer a request that another worker holds.")
 def forged_other(stage: Stage) -> None:
     client = stage.client()
     worker, request = stage.busy_worker(unique(), client)
@@ -208,9 +200,7 @@ def forged_other(stage: Stage) -> None:
         raise CheckFailed("the true reply did not come first")
 
 
-@GROUP.check(
-    "forged.twice", "docs/protocol MDP", "ours", "A second reply to the same request reaches nobody."
-)
+@GROUP.check("forged.twice", "docs/protocol MDP", "ours", "A second reply to the same request reaches nobody.")
 def forged_twice(stage: Stage) -> None:
     client = stage.client()
     worker, request = stage.busy_worker(unique(), client)
@@ -236,9 +226,7 @@ def reply_gone(stage: Stage) -> None:
     stage.client().ask(service, b"next")
 
 
-@GROUP.check(
-    "disconnect.idle", OPENING, "MUST", "After DISCONNECT an idle worker gets no further command.", True
-)
+@GROUP.check("disconnect.idle", OPENING, "MUST", "After DISCONNECT an idle worker gets no further command.", True)
 def disconnect_idle(stage: Stage) -> None:
     service = unique()
     worker = stage.idle_worker(service)
@@ -247,9 +235,7 @@ def disconnect_idle(stage: Stage) -> None:
     _quiet(stage, worker, service)
 
 
-@GROUP.check(
-    "disconnect.busy", OPENING, "MUST", "After DISCONNECT a busy worker gets no further command.", True
-)
+@GROUP.check("disconnect.busy", OPENING, "MUST", "After DISCONNECT a busy worker gets no further command.", True)
 def disconnect_busy(stage: Stage) -> None:
     service = unique()
     worker, _ = stage.busy_worker(service, stage.client())
@@ -258,9 +244,7 @@ def disconnect_busy(stage: Stage) -> None:
     _quiet(stage, worker, service)
 
 
-@GROUP.check(
-    "disconnect.stranger", OPENING, "MUST", "DISCONNECT is allowed before READY; nothing comes back.", True
-)
+@GROUP.check("disconnect.stranger", OPENING, "MUST", "DISCONNECT is allowed before READY; nothing comes back.", True)
 def disconnect_stranger(stage: Stage) -> None:
     worker = stage.worker()
     worker.disconnect()

@@ -42,15 +42,11 @@ CHECKS = [
 def launcher() -> Iterator[Launcher]:
     """Our broker, on sockets in a directory of its own."""
     directory = tempfile.mkdtemp(prefix="raspy-")  # pytest's own are too long for the path of a socket
-    target = Target(
-        f"ipc://{directory}/5514", INTERVAL, LIVENESS, patience=10.0, request_expiry=REQUEST_EXPIRY
-    )
+    target = Target(f"ipc://{directory}/5514", INTERVAL, LIVENESS, patience=10.0, request_expiry=REQUEST_EXPIRY)
     config = os.path.join(directory, "raspy.toml")
     with open(config, "w") as file:
         file.write(
-            CONFIG.format(
-                directory=directory, interval=INTERVAL * 1000, liveness=LIVENESS, expiry=REQUEST_EXPIRY
-            )
+            CONFIG.format(directory=directory, interval=INTERVAL * 1000, liveness=LIVENESS, expiry=REQUEST_EXPIRY)
         )
     launcher = Launcher(
         [sys.executable, "-m", "raspy.common.runner", "broker", "--config", config],

@@ -52,6 +52,11 @@ class Hand:
     def bus(self, state: str) -> None:
         self.loop.call_threadsafe(self.board.bus, state)
 
+    def settled(self) -> str:
+        """Wait until every open page has been told of what was put; return the board's version."""
+        until(lambda: self.board.ask(lambda: self.board._flush_timer is None), "changes are told")
+        return str(ask(self.port, "/api/v1/tree").json["version"])
+
     def close(self) -> None:
         if self._thread.is_alive():
             self.loop.call_threadsafe(self.board.close)

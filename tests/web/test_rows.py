@@ -141,9 +141,7 @@ def test_a_server_tells_what_happened() -> None:
     assert (lost.state, lost.cells["story"]) == ("lost", f"lost (killed) since {clock(now)}")
     silent = shown(SERVER, {"state": "silent", "time": now, "last_down": {"time": 5, "reason": "killed"}})
     assert silent.cells["story"] == f"silent since {clock(now)}"
-    stopped = shown(
-        SERVER, {"state": "stopped", "time": now, "last_down": {"time": now, "reason": "it was stopped"}}
-    )
+    stopped = shown(SERVER, {"state": "stopped", "time": now, "last_down": {"time": now, "reason": "it was stopped"}})
     assert stopped.cells["story"] == f"stopped since {clock(now)}"
     well = shown(SERVER, {"state": "ok", "time": now, "uptime": 7200, "memory": 8_250_000, "last_down": None})
     assert well.cells["story"] == ""

@@ -106,15 +106,11 @@ class Command(msgspec.Struct, kw_only=True):
     def _range(self) -> str:
         if self.minimum is None:
             return f"at most {self.maximum:g}"
-        return (
-            f"at least {self.minimum:g}" if self.maximum is None else f"{self.minimum:g} to {self.maximum:g}"
-        )
+        return f"at least {self.minimum:g}" if self.maximum is None else f"{self.minimum:g} to {self.maximum:g}"
 
 
 _JSON = {
-    field.name: field.default
-    for field in msgspec.structs.fields(Command)
-    if field.name not in ("reading", "callback")
+    field.name: field.default for field in msgspec.structs.fields(Command) if field.name not in ("reading", "callback")
 }
 
 

@@ -23,7 +23,7 @@ from raspy.common.devices.errors import (
     Unsupported,
 )
 from raspy.common.devices.settings import ERRORS_LIMIT, DeviceSettings, convert, json_object
-from raspy.common.devices.value import Value
+from raspy.common.devices.value import HELD, Value
 
 __all__ = [
     "BadValue",
@@ -117,8 +117,8 @@ class BaseDevice:
 
     @property
     def max_age(self) -> float:
-        """Seconds for which a reading is good; 0: until the next one."""
-        return max(self.poll, 0) * MISSED_POLLS
+        """Seconds within which a reading is followed by another."""
+        return self.poll * MISSED_POLLS if self.poll > 0 else HELD
 
     def configure(self, json: str | bytes | Mapping[str, Any]) -> None:
         """Change the settings that are given, all or none.
@@ -281,9 +281,7 @@ class BaseDevice:
             if oid in ("", device.path, device.oid) or (device is not self and oid == device.name):
                 return device
         known = ", ".join(self.subdevices) or "none"
-        raise UnknownCommand(
-            f"{self.name or self.oid} has no subdevice {shown(oid)}; its subdevices are {known}"
-        )
+        raise UnknownCommand(f"{self.name or self.oid} has no subdevice {shown(oid)}; its subdevices are {known}")
 
     def exec_cmd(self, oid: str, command: str, value: Any = None) -> Any:
         """Execute a command.
@@ -305,9 +303,10 @@ class BaseDevice:
             return device._get(found)
         if found.readonly:
             raise NotPermitted(f"{command} of {device.path} is read only")
+        checked = found.check(value)
         if found.callback is None:
             raise Unsupported(f"{command} of {device.path} is not supported by this server")
-        return found.callback(found.check(value))
+        return found.callback(checked)
 
     def _get(self, command: Command) -> Any:
         if command.writeonly:

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from raspy.common import MDP
-from raspy.common.devices.device import BaseDevice, DeviceRegister
+from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceRegister
 from raspy.common.devices.errors import DeviceError, ReadingError, UnknownCommand, Unsupported
-from raspy.common.devices.value import Value
+from raspy.common.devices.value import HELD, Value
 from raspy.common.executive import Timer
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.server import Server
@@ -91,13 +93,12 @@ class DeviceServer(Server):
         self._sources: dict[str, Source] = {}
         self._poll_timer: Timer | None = None
         self._good = self.add_statistic(SNMPCounter(f"{service}.readings", "Good readings"))
-        self._bad = self.add_statistic(
-            SNMPCounter(f"{service}.reading_errors", "Readings that gave an error")
-        )
+        self._bad = self.add_statistic(SNMPCounter(f"{service}.reading_errors", "Readings that gave an error"))
 
     def start(self) -> None:
         """Open the channels, and read every device at once."""
         super().start()
+        self.call_every(HELD / MISSED_POLLS, self._hold)
         self._arm()
 
     def add_device(self, device: BaseDevice) -> None:
@@ -194,6 +195,17 @@ class DeviceServer(Server):
         finally:
             self._arm()
 
+    def _hold(self) -> None:
+        """Publish again what is set and not read, as the server vouches for it."""
+        now = round(time.time(), 3)
+        for source in self._sources.values():
+            if source.device.poll > 0:
+                continue
+            for command in source.device.values():
+                if command.reading is not None and not command.readonly:
+                    command.update(msgspec.structs.replace(command.reading, time=now))
+            self.publish_device(source.device)
+
     def _read(self, source: Source) -> None:
         device = source.device
         if not device.slow:
@@ -237,13 +249,9 @@ class DeviceServer(Server):
             error = ReadingError("internal", f"{type(error).__name__}: {error}")
         changed = device.update(readings if error is None else error)
         self.publish_device(device)
-        bad = [
-            command for command in changed if command.reading is not None and command.reading.quality != "ok"
-        ]
+        bad = [command for command in changed if command.reading is not None and command.reading.quality != "ok"]
         (self._bad if bad or error is not None else self._good).set()
-        self._note(
-            source, not bad and error is None, str(bad[0].reading.reason) if bad and bad[0].reading else ""
-        )
+        self._note(source, not bad and error is None, str(bad[0].reading.reason) if bad and bad[0].reading else "")
         self._show_hung()
         self.on_reading(device, error)
 

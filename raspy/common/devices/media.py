@@ -18,9 +18,7 @@ class MediaCamera(MediaDevice):
     """A camera."""
 
     oid: ClassVar[str] = "media.camera"
-    declared: ClassVar[tuple[Command, ...]] = (
-        Command(name="photo", type="Str", info="Take a photo", writeonly=True),
-    )
+    declared: ClassVar[tuple[Command, ...]] = (Command(name="photo", type="Str", info="Take a photo", writeonly=True),)
 
 
 class MediaTVVolume(MediaDevice):
@@ -39,9 +37,7 @@ class MediaTVChannel(MediaDevice):
     oid: ClassVar[str] = "media.tv-channel"
     declared: ClassVar[tuple[Command, ...]] = (
         Command(name="channel", type="Int", info="Channel", minimum=1, maximum=9999),
-        Command(
-            name="step", type="List", info="Next or previous channel", choices=("+", "-"), writeonly=True
-        ),
+        Command(name="step", type="List", info="Next or previous channel", choices=("+", "-"), writeonly=True),
     )
 
 

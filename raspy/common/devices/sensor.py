@@ -36,9 +36,7 @@ class SensorWind(SensorDevice):
 
     oid: ClassVar[str] = "sensor.wind"
     declared: ClassVar[tuple[Command, ...]] = (
-        Command(
-            name="speed", type="Real", unit="m/s", info="Speed", minimum=0, readonly=True, datasource="GAUGE"
-        ),
+        Command(name="speed", type="Real", unit="m/s", info="Speed", minimum=0, readonly=True, datasource="GAUGE"),
         Command(
             name="direction",
             type="Real",

@@ -68,9 +68,7 @@ def json_object(json: str | bytes | Mapping[str, Any] | None) -> dict[str, Any]:
         raise FieldErrors({"": f"must be a JSON object: {error}"}) from error
 
 
-def convert(
-    settings: type[DeviceSettings], fields: Mapping[str, Any], errors: dict[str, str]
-) -> DeviceSettings | None:
+def convert(settings: type[DeviceSettings], fields: Mapping[str, Any], errors: dict[str, str]) -> DeviceSettings | None:
     """Settings from fields, each checked alone so that all errors are found; those go to ``errors``."""
     types = {field.name: field.type for field in msgspec.structs.fields(settings)}
     wrong: dict[str, str] = {}

@@ -23,6 +23,10 @@ from raspy.common.MDP import GenericError
 Quality = Literal["ok", "stale", "error"]
 Content = bool | int | float | str | list[Any] | dict[str, Any]
 
+HELD = 60.0
+"""``max_age``, in s, of a state that its server holds, which is not read but set."""
+OLDEST = 31_536_000.0
+
 REASON_LIMIT = 200
 """Characters of a reason that are kept."""
 
@@ -39,13 +43,13 @@ class Value(msgspec.Struct, kw_only=True, frozen=True):
     """One reading with what is needed to judge it.
 
     ``time`` is wall time (Unix, s) of the reading; ``max_age`` is the time in s within which the next one is
-    published; 0 when it holds until it changes.
+    published.
     """
 
     value: Content | UnsetType = UNSET
     unit: str = ""
     time: float
-    max_age: float = 0
+    max_age: float = HELD
     quality: Quality
     reason: str | UnsetType = UNSET
     last: Content | UnsetType = UNSET
@@ -55,11 +59,13 @@ class Value(msgspec.Struct, kw_only=True, frozen=True):
             raise ValueError("a value of quality ok has a value, one of another quality has none")
         if not finite(self.value) or not finite(self.last):
             raise ValueError("the value is not finite")
-        if not (math.isfinite(self.time) and math.isfinite(self.max_age)) or self.max_age < 0:
-            raise ValueError("time and max_age must be finite, and max_age not negative")
+        if not math.isfinite(self.time):
+            raise ValueError("time is not finite")
+        if not 0 < self.max_age <= OLDEST:
+            raise ValueError("max_age is not above 0 and at most a year")
 
     @classmethod
-    def ok(cls, value: Content, unit: str = "", max_age: float = 0, time: float | None = None) -> Value:
+    def ok(cls, value: Content, unit: str = "", max_age: float = HELD, time: float | None = None) -> Value:
         """A good value, read now unless ``time`` is given.
 
         :raises ValueError: the value is not a finite number
@@ -67,7 +73,7 @@ class Value(msgspec.Struct, kw_only=True, frozen=True):
         return cls(value=value, unit=unit, time=_at(time), max_age=max_age, quality="ok")
 
     @classmethod
-    def error(cls, reason: str, unit: str = "", max_age: float = 0, time: float | None = None) -> Value:
+    def error(cls, reason: str, unit: str = "", max_age: float = HELD, time: float | None = None) -> Value:
         """No value, and why."""
         return cls(
             unit=unit,

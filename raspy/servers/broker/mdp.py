@@ -30,6 +30,8 @@ BATCH = 200
 """Messages taken before timers and other sockets have their turn."""
 NAME_LIMIT = 255
 """Bytes of a service's name."""
+FRAME_LIMIT = 1024
+"""Frames of one message, the identity included."""
 WORKER_LIMIT = 4096
 SERVICE_LIMIT = 16_384
 PEER_LIMIT = 10_000
@@ -76,7 +78,7 @@ class Broker(Executive, Statistics):
         self._probing = False
         self._count_statistics()
         self.socket: Socket = self.ctx.socket(zmq.ROUTER)
-        self._receive = receiver(self.socket)
+        self._receive = receiver(self.socket, FRAME_LIMIT + 1)
         self._send = sender(self.socket)
         self.outbox = Outbox(self, self._send, self.budget)
         self.proxy = Proxy(self, hostname, self.settings)
@@ -140,7 +142,7 @@ class Broker(Executive, Statistics):
                 self.report(error, "a message to the broker")
 
     def _process(self, frames: list[bytes]) -> None:
-        if len(frames) < 4 or frames[1]:
+        if len(frames) < 4 or frames[1] or len(frames) > FRAME_LIMIT:
             self._malformed.set()
         elif frames[2] == MDP.C_CLIENT:
             self.process_client(frames[0], frames[3:])
@@ -192,7 +194,7 @@ class Broker(Executive, Statistics):
         while service.waiting and service.requests:
             request = service.requests.popleft()
             self.queued -= 1
-            self.budget.give(request.size())
+            self.budget.give(request.size)
             self._assign(service, request)
 
     def _assign(self, service: Service, request: Request) -> None:
@@ -212,7 +214,7 @@ class Broker(Executive, Statistics):
 
     def _queue(self, service: Service, request: Request, first: bool = False) -> None:
         full = len(service.requests) >= self.settings.queue_requests
-        if not self.budget.take(request.size(), force=first, unless=full and not first):
+        if not self.budget.take(request.size, force=first, unless=full and not first):
             reason = f"{len(service.requests)} requests wait for it" if full else "the broker's memory is full"
             self._refuse(service.name, request, reason)
             self._drop_if_unused(service)
@@ -383,7 +385,7 @@ class Broker(Executive, Statistics):
             while service.requests and service.requests[0].expiry < now:
                 request = service.requests.popleft()
                 self.queued -= 1
-                self.budget.give(request.size())
+                self.budget.give(request.size)
                 self._refuse(service.name, request, "no worker took the request in its time")
             self._drop_if_unused(service)
 

@@ -6,6 +6,7 @@ an interval, so that all which a page needs to know stands on the tree, written 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import msgspec
 
 from raspy import __version__
 from raspy.common import MDP
+from raspy.common.config import ID
+from raspy.common.kvsimple import BAD_BODY
 from raspy.common.statistics import memory
 from raspy.common.verbs import json_encode, shown
 
@@ -56,7 +59,7 @@ def told(status: Status) -> dict[str, Any]:
 class Known:
     """What is known of one server."""
 
-    __slots__ = ("asked", "instance", "last_down", "restarts", "state", "status", "time", "workers")
+    __slots__ = ("asked", "instance", "last_down", "restarts", "services", "state", "status", "time", "workers")
 
     def __init__(self) -> None:
         self.state = ""
@@ -67,6 +70,8 @@ class Known:
         self.last_down: dict[str, Any] | None = None
         self.workers = 0
         self.asked: float | None = None
+        self.services: frozenset[str] = frozenset()
+        """The full names of its services, as it told them."""
 
 
 class Presence:
@@ -89,6 +94,7 @@ class Presence:
         """A worker of a service has registered."""
         name = self._server_of(service)
         if name is None:
+            self._mark(service)
             return
         known = self.servers.get(name)
         if known is None:
@@ -108,18 +114,24 @@ class Presence:
         if known.workers > 0:
             return
         known.asked = None
+        known.services = frozenset()
         known.last_down = {"time": time.time(), "reason": reason or "it was stopped"}
         self._change(name, known, "lost" if reason else "stopped", reason or "it was stopped")
         self.broker.proxy.server_gone(name)
 
     def _server_of(self, service: Service) -> str | None:
         """``<host>.<server>`` of a service ``<host>.<server>.mmi``, None of any other."""
-        try:
-            name = service.name.decode("ascii")
-        except UnicodeDecodeError:
+        parts = service.name.decode("ascii", "replace").split(".")
+        if len(parts) != 3 or parts[2] != "mmi" or not all(map(ID.fullmatch, parts)):
             return None
-        parts = name.split(".")
-        return f"{parts[0]}.{parts[1]}" if len(parts) == 3 and parts[2] == "mmi" and all(parts) else None
+        return f"{parts[0]}.{parts[1]}"
+
+    def _mark(self, service: Service) -> None:
+        """A service that its server named before its worker registered is marked as ours now."""
+        name = service.name.decode("utf-8", "replace")
+        known = self.servers.get(".".join(name.split(".")[:2]))
+        if known is not None and name in known.services:
+            service.ours = True
 
     def _forget_one(self) -> bool:
         """Make room by forgetting a server that is gone."""
@@ -127,6 +139,7 @@ class Presence:
             if known.workers <= 0:
                 del self.servers[name]
                 self.broker.proxy.update(f"/server/{name}", b"")
+                self.broker.proxy.update(f"/event/server/{name}", b"")
                 return True
         return False
 
@@ -156,10 +169,11 @@ class Presence:
             return
         try:
             status = decode_status(frames[0])
-        except msgspec.MsgspecError as error:
+        except BAD_BODY as error:
             MDP.logger.warning("%s: its status is not understood: %s: %s", name, error, shown(frames[0]))
             return
-        for service_name in status.services:
+        known.services = frozenset(service for service in status.services if service.startswith(f"{name}."))
+        for service_name in known.services:
             service = self.broker.services.get(service_name.encode())
             if service is not None:
                 service.ours = True
@@ -180,15 +194,20 @@ class Presence:
     def _change(self, name: str, known: Known, state: str, reason: str, event: str = "") -> None:
         known.state = state
         known.time = time.time()
-        if state in ("lost", "silent"):
-            MDP.logger.warning("%s is %s: %s", name, state, reason)
-        else:
-            MDP.logger.info("%s is %s %s", name, event or state, reason)
+        serious = state in ("lost", "silent", "degraded")
+        level = logging.WARNING if serious else logging.INFO
+        MDP.logger.log(level, "%s is %s%s", name, event or state, f": {reason}" if serious else "")
         self._publish(name, known)
         self._event(name, {"time": known.time, "event": event or ("up" if state == "ok" else state), "reason": reason})
 
     def _publish(self, name: str, known: Known) -> None:
-        head = {"state": known.state, "time": known.time, "restarts": known.restarts, "last_down": known.last_down}
+        head = {
+            "state": known.state,
+            "time": known.time,
+            "as_of": time.time(),
+            "restarts": known.restarts,
+            "last_down": known.last_down,
+        }
         self.broker.proxy.update(f"/server/{name}", json_encode({**head, **known.status}))
 
     def _uptime(self) -> float:

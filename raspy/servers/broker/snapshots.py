@@ -12,14 +12,13 @@ from raspy.common.executive import Timer
 from raspy.common.kvsimple import ICANHAZ, KEY_BYTES, KTHXBAI, MOST_FRAMES, pack
 from raspy.common.zhelpers import receiver
 from raspy.servers.broker.settings import bind
+from raspy.servers.broker.updates import CLOSE_MS, LARGE
 
 if TYPE_CHECKING:
     from raspy.servers.broker.proxy import Proxy
 
 BATCH = 300
 """Entries sent before other sockets and timers have their turn."""
-LARGE = 16_384
-"""Bytes from which a body is shared with libzmq instead of copied."""
 
 ROUTES = 64
 """Snapshots under way at a time."""
@@ -95,7 +94,7 @@ class Snapshots:
         for route in list(self.routes.values()):
             self._drop(route)
         self.proxy.loop.unregister(self.socket)
-        self.socket.close(linger=0)
+        self.socket.close(linger=CLOSE_MS)
 
     def _take_requests(self) -> None:
         for _ in range(BATCH):

@@ -43,7 +43,7 @@ class Request:
     ``on_reply`` is set for a request of the broker itself, which then has no client.
     """
 
-    __slots__ = ("attempts", "body", "client", "expiry", "on_reply")
+    __slots__ = ("attempts", "body", "client", "expiry", "on_reply", "size")
 
     def __init__(
         self,
@@ -58,10 +58,8 @@ class Request:
         """Monotonic time, in seconds, after which nobody waits for it any more."""
         self.attempts = 0
         self.on_reply = on_reply
-
-    def size(self) -> int:
+        self.size = REQUEST_OVERHEAD + FRAME_OVERHEAD * len(body) + sum(map(len, body))
         """Bytes that it takes while it waits, about."""
-        return REQUEST_OVERHEAD + FRAME_OVERHEAD * len(self.body) + sum(map(len, self.body))
 
 
 class Service:

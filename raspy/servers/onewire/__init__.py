@@ -31,12 +31,10 @@ class OneWireConfig(Section, frozen=True):
 
     SECTION: ClassVar[str] = "onewire"
 
-    devices_dir: Annotated[
-        str, Meta(min_length=1, description="Directory in which the kernel shows the probes.")
-    ] = DEVICES_DIR
-    poll: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds between readings.", extra={"unit": "s"})
-    ] = 10.0
+    devices_dir: Annotated[str, Meta(min_length=1, description="Directory in which the kernel shows the probes.")] = (
+        DEVICES_DIR
+    )
+    poll: Annotated[float, Meta(ge=0.1, le=3600, description="Seconds between readings.", extra={"unit": "s"})] = 10.0
     timeout: Annotated[
         float,
         Meta(ge=0.1, le=60, description="Seconds after which a reading is given up.", extra={"unit": "s"}),
@@ -191,9 +189,7 @@ class OneWire(DeviceServer):
         for name, entry in found.items():
             self._present(name, os.path.join(place, entry, "w1_slave"))
         many = len(found.keys() - self.devices.keys())
-        self.condition(
-            "probes", f"{many} probes above the limit of {DEVICES_LIMIT} are not read" if many else None
-        )
+        self.condition("probes", f"{many} probes above the limit of {DEVICES_LIMIT} are not read" if many else None)
 
     def _present(self, name: str, file: str) -> None:
         probe = self.devices.get(name)

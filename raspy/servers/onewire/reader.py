@@ -173,9 +173,7 @@ def _check_power_on(byte6: int, family: int, before: float | None) -> None:
     if family != 0x10 and byte6 == 0x10:
         return
     if far or (before is None and byte6 == 0x0C):
-        _refuse(
-            "power-on", "85.0 °C is what the probe says after power-on: it has lost power or not measured"
-        )
+        _refuse("power-on", "85.0 °C is what the probe says after power-on: it has lost power or not measured")
 
 
 def _refuse(kind: str, reason: str) -> NoReturn:

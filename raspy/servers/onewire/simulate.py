@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 
 GOOD: dict[str, tuple[str, float]] = {
@@ -98,7 +99,10 @@ class Tree:
             "alarms": "70 75\n",
         }.items():
             self._write(directory, name, content)
+        stuck = self._hold(self.file(probe))
         self._write(directory, "w1_slave", data)
+        if stuck is not None:
+            os.close(stuck)
         self._link(probe, os.path.join(".devices", MASTER, probe))
         self._list()
 
@@ -114,19 +118,22 @@ class Tree:
         os.mkfifo(new)
         os.replace(new, self.file(probe))
 
-    def release(self, probe: str) -> None:
-        """Let a read that hangs come back, empty."""
-        os.close(os.open(self.file(probe), os.O_RDWR | os.O_NONBLOCK))
-
     def file(self, probe: str) -> str:
         """The path of a probe's ``w1_slave``."""
         return os.path.join(self._master, probe, "w1_slave")
 
+    @staticmethod
+    def _hold(file: str) -> int | None:
+        """The writing end of a FIFO: once it is closed, the reads that hang come back, empty."""
+        try:
+            is_fifo = stat.S_ISFIFO(os.stat(file).st_mode)
+        except FileNotFoundError:
+            return None
+        return os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) if is_fifo else None
+
     def _list(self) -> None:
         names = sorted(name for name in os.listdir(self._master) if "-" in name)
-        self._write(
-            self._master, "w1_master_slaves", "".join(name + "\n" for name in names) or "not found.\n"
-        )
+        self._write(self._master, "w1_master_slaves", "".join(name + "\n" for name in names) or "not found.\n")
         self._write(self._master, "w1_master_slave_count", f"{len(names)}\n")
 
     def _link(self, name: str, target: str) -> None:

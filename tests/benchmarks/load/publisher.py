@@ -16,9 +16,7 @@ CHUNK = 65536
 def main(protocol: str, port: str, total: str, pid: str) -> None:
     wire = PROTOCOLS[protocol]
     sock = wire.opened(int(port), "bench-publisher", subscribe=False)
-    stream = memoryview(
-        b"".join(wire.update(KEYS[n % len(KEYS)], n + 1000, body_of(n)) for n in range(int(total)))
-    )
+    stream = memoryview(b"".join(wire.update(KEYS[n % len(KEYS)], n + 1000, body_of(n)) for n in range(int(total))))
     print("ready", flush=True)
     for number, line in enumerate(sys.stdin):
         if line == "probe\n":

@@ -1,0 +1,122 @@
+"""Logging, read from the stderr of real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raspy.common import log
+
+TOP = str(Path(__file__).parents[2])
+
+HOSTILE = "a\nb\r\x1b[2J\x7f\x9b\u2028c\t\ud800"
+
+
+def logged(code: str, journal: bool = False, before: dict[str, str] | None = None) -> list[str]:
+    """The lines that a process writes to stderr, which is a pipe as journald's would be when ``journal``."""
+    read, write = os.pipe()
+    status = os.fstat(write)
+    environment = {**os.environ, "PYTHONPATH": TOP, **(before or {})}
+    environment.pop("JOURNAL_STREAM", None)
+    if journal:
+        environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+    program = "from raspy.common import log; import logging; " + code
+    with os.fdopen(read, encoding="utf-8") as file:
+        done = subprocess.Popen([sys.executable, "-c", program], stderr=write, env=environment)
+        os.close(write)
+        lines = file.read().splitlines()
+        done.wait(30)
+    return lines
+
+
+def test_a_line_on_the_terminal() -> None:
+    [line] = logged("log.setup('onewire'); logging.getLogger('raspy.bus').warning('no %s', 'probe')")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d onewire    warning   no probe", line)
+
+
+def test_the_level_is_obeyed() -> None:
+    lines = logged("log.setup('x', 'warning'); logging.info('no'); logging.error('yes')")
+    assert [line.split()[-1] for line in lines] == ["yes"]
+
+
+@pytest.mark.parametrize("setup", ["'x'", "'x', json=True"])
+def test_foreign_text_forges_no_line_and_steers_no_terminal(setup: str) -> None:
+    lines = logged(f"log.setup({setup}); logging.error('got %s', {HOSTILE!r})")
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+    text = json.loads(lines[0])["text"] if "json" in setup else lines[0]
+    assert r"a\nb\r\x1b[2J\x7f\x9b\u2028c\t\ud800" in text
+
+
+def test_foreign_text_in_an_exception_stays_indented() -> None:
+    code = "log.setup('x')\ntry: raise ValueError('\\n12:00:00 broker info forged')\nexcept ValueError: "
+    lines = logged("exec(" + repr(code + "logging.exception('failed')") + ")")
+    assert lines[0].endswith("failed")
+    assert any("forged" in line for line in lines)
+    assert all(line.startswith("    ") for line in lines[1:])
+
+
+def test_json_lines_have_fields() -> None:
+    [line] = logged("log.setup('x', json=True); logging.warning('hot')")
+    record = json.loads(line)
+    assert {**record, "time": 0} == {"time": 0, "server": "x", "level": "warning", "text": "hot"}
+    [line] = logged("log.setup('x', json=True); exec('try: 1/0\\nexcept Exception: logging.exception(\"no\")')")
+    assert json.loads(line)["trace"][-1] == "ZeroDivisionError: division by zero"
+
+
+def test_priorities_for_journald_without_systemd_python() -> None:
+    code = "import sys; sys.modules['systemd.journal'] = None; log.setup('x', 'debug'); "
+    lines = logged(
+        code + "[logging.log(n, 'at\\n %d', n) for n in (10, 20, 30, 40, 50)]; "
+        "exec('try: 1/0\\nexcept Exception: logging.exception(\"no\")')",
+        journal=True,
+    )
+    assert lines[:5] == [rf"<{p}>at\n {n}" for n, p in ((10, 7), (20, 6), (30, 4), (40, 3), (50, 2))]
+    assert all(line.startswith("<3>") for line in lines[5:]), "each line of a traceback has its priority"
+
+
+def test_a_stream_that_is_not_the_journals_is_read_by_humans() -> None:
+    [line] = logged("log.setup('x'); logging.error('no')", before={"JOURNAL_STREAM": "1:2"})
+    assert not line.startswith("<")
+
+
+def test_the_journal_gets_fields(tmp_path: Path) -> None:
+    # systemd-python cannot be installed everywhere; what it is given can be seen everywhere.
+    package = tmp_path / "systemd"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "journal.py").write_text(
+        "import logging, sys\n"
+        "class JournalHandler(logging.Handler):\n"
+        "    def __init__(self, level=0, **fields):\n"
+        "        super().__init__(level); self.fields = fields\n"
+        "    def emit(self, record):\n"
+        "        print(sorted(self.fields.items()), repr(self.format(record)), file=sys.stderr)\n"
+    )
+    path = f"{TOP}{os.pathsep}{tmp_path}"
+    [line] = logged(
+        "log.setup('gpio', hostname='pi'); logging.error('a\\nb')", journal=True, before={"PYTHONPATH": path}
+    )
+    fields = [("RASPY_HOST", "pi"), ("RASPY_SERVER", "gpio"), ("SYSLOG_IDENTIFIER", "raspy-gpio")]
+    assert line.startswith(str(fields))
+    assert line.endswith(repr(r"a\nb"))
+
+
+def test_exceptions_that_nobody_caught_are_logged() -> None:
+    lines = logged("log.setup('x'); import threading; t = threading.Thread(target=lambda: 1/0); t.start(); "
+                   "t.join(); raise KeyError('main')")  # fmt: skip
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert [" ".join(line.split()[2:4]) for line in heads] == ["error a", "critical ended"]
+    assert any("ZeroDivisionError" in line for line in lines)
+    assert lines[-1] == "    KeyError: 'main'"
+
+
+@pytest.mark.parametrize("text", ["", "21.0625 °C", "Ω“”"])
+def test_printable_leaves_text_alone(text: str) -> None:
+    assert log.printable(text) == text

@@ -1,0 +1,96 @@
+"""What arrives at a real notify socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raspy.common.notify import Notifier
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A datagram socket that $NOTIFY_SOCKET names."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(tmp_path / "notify"))
+        made.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+            monkeypatch.delenv(name, raising=False)
+        yield made
+
+
+def close(notifier: Notifier) -> None:
+    """sdnotify leaves its socket to the garbage collector, which warns."""
+    if notifier._notifier is not None:
+        notifier._notifier.socket.close()
+
+
+def test_each_message_arrives(receiver: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.ready()
+    notifier.alive()
+    notifier.reloading(1234)
+    notifier.stopping()
+    assert [receiver.recv(200) for _ in range(4)] == [
+        b"READY=1",
+        b"WATCHDOG=1",
+        b"RELOADING=1\nMONOTONIC_USEC=1234",
+        b"STOPPING=1",
+    ]
+    close(notifier)
+
+
+def test_a_status_is_one_ascii_line_and_sent_when_it_changes(receiver: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.status("degraded: 21 °C\nREADY=1")
+    notifier.status("degraded: 21 °C\nREADY=1")
+    notifier.status("ok")
+    assert receiver.recv(200) == b"STATUS=degraded: 21 ?C READY=1"
+    assert receiver.recv(200) == b"STATUS=ok"
+    close(notifier)
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "expected"),
+    [("10000000", None, 10.0), ("10000000", "mine", 10.0), ("10000000", "1", 0.0), ("x", None, 0.0), (None, None, 0.0)],
+)
+def test_the_watchdogs_time(
+    receiver: socket.socket, monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, expected: float
+) -> None:
+    import os
+
+    if usec is not None:
+        monkeypatch.setenv("WATCHDOG_USEC", usec)
+    if pid is not None:
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "mine" else pid)
+    notifier = Notifier()
+    assert notifier.watchdog == expected
+    close(notifier)
+
+
+def test_without_a_supervisor_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    notifier = Notifier()
+    notifier.ready()
+    assert notifier.watchdog == 0
+
+
+def test_a_supervisor_that_does_not_read_blocks_nobody(receiver: socket.socket) -> None:
+    # A stopped supervisor must not freeze the loop that keeps a heater safe.
+    notifier = Notifier()
+    for _ in range(5000):
+        notifier.alive()
+    assert receiver.recv(200) == b"WATCHDOG=1"
+    close(notifier)
+
+
+def test_a_supervisor_that_is_gone_is_no_error(receiver: socket.socket) -> None:
+    notifier = Notifier()
+    receiver.close()
+    notifier.alive()
+    close(notifier)

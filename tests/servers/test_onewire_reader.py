@@ -1,0 +1,293 @@
+"""raspy.servers.onewire.reader: every text that a probe's file was ever seen to hold, and those that it was not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from raspy.common.devices.errors import ReadingError
+from raspy.servers.onewire import reader
+from raspy.servers.onewire.simulate import BAD, GOOD
+
+TEXTS = [text for text, _ in [*GOOD.values(), *BAD.values()]]
+
+
+def crc_by_division(data: bytes) -> int:
+    """The CRC of 1-Wire computed another way: as the remainder of a division of polynomials, most bit first."""
+    bits = int("".join(f"{byte:08b}"[::-1] for byte in data) + "0" * 8, 2)
+    for place in range(len(data) * 8 + 7, 7, -1):
+        if bits >> place & 1:
+            bits ^= 0b1_0011_0001 << (place - 8)
+    return int(f"{bits:08b}"[::-1], 2)
+
+
+def text_of(scratchpad: bytes, verdict: str = "YES") -> bytes:
+    """The w1_slave text of eight bytes, as the kernel writes it, with the CRC that belongs to them."""
+    data = scratchpad + bytes([crc_by_division(scratchpad)])
+    line = " ".join(f"{byte:02x}" for byte in data)
+    return f"{line} : crc={data[8]:02x} {verdict}\n{line} t=0\n".encode()
+
+
+def ds18b20(raw: int, byte6: int, config: int = 0x7F) -> bytes:
+    return text_of(raw.to_bytes(2, "little", signed=True) + bytes([0x4B, 0x46, config, 0xFF, byte6, 0x10]))
+
+
+def kind_of(text: bytes, family: int = 0x28, before: float | None = None) -> str:
+    with pytest.raises(ReadingError) as caught:
+        reader.decode(text, family, before)
+    assert str(caught.value)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize(("text", "degrees"), GOOD.values(), ids=GOOD)
+def test_good_readings_of_real_probes(text: str, degrees: float) -> None:
+    assert reader.decode(text.encode(), 0x28) == degrees
+
+
+@pytest.mark.parametrize(("text", "kind"), BAD.values(), ids=BAD)
+def test_bad_readings_of_real_probes_are_no_numbers(text: str, kind: str) -> None:
+    assert kind_of(text.encode()) == kind
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_any_flipped_bit_of_the_scratchpad_is_found(text: str) -> None:
+    data = bytes.fromhex(text[:27])
+    for bit in range(72):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        line = " ".join(f"{byte:02x}" for byte in damaged)
+        kind = kind_of(f"{line} : crc={damaged[8]:02x} YES\n{line} t=1\n".encode())
+        assert kind == "crc"
+
+
+def test_no_of_the_kernel_counts_though_the_crc_holds() -> None:
+    assert kind_of(text_of(bytes.fromhex("51014b467fff0c10"), "NO")) == "crc"
+
+
+def test_a_crc_other_than_the_bytes_say_is_refused() -> None:
+    assert kind_of(b"51 01 4b 46 7f ff 0c 10 ab : crc=ac YES\n51 01 4b 46 7f ff 0c 10 ab t=21062\n") == "crc"
+
+
+def test_the_first_line_counts_not_the_one_kept_from_before() -> None:
+    text = b"79 01 4b 46 7f ff 07 10 0a : crc=0a YES\n51 01 4b 46 7f ff 0c 10 ab t=21062\n"
+    assert reader.decode(text, 0x28) == 23.5625
+
+
+def test_a_real_85_degrees_is_read() -> None:
+    assert reader.decode(ds18b20(0x0550, 0x10), 0x28) == 85.0
+    assert reader.decode(ds18b20(0x0550, 0x10), 0x28, before=20.0) == 85.0
+
+
+def test_85_degrees_of_a_clone_is_believed_on_the_way_there_only() -> None:
+    always_0c = ds18b20(0x0550, 0x0C)
+    assert reader.decode(always_0c, 0x28, before=84.5) == 85.0
+    assert reader.decode(always_0c, 0x28, before=90.0) == 85.0
+    assert kind_of(always_0c, before=25.0) == "power-on"
+    assert kind_of(always_0c) == "power-on"
+    other = ds18b20(0x0550, 0x81)
+    assert reader.decode(other, 0x28) == 85.0
+    assert reader.decode(other, 0x28, before=84.5) == 85.0
+    assert kind_of(other, before=25.0) == "power-on"
+
+
+def test_a_neighbour_of_85_degrees_is_nothing_special() -> None:
+    assert reader.decode(ds18b20(0x0551, 0x0C), 0x28) == 85.0625
+
+
+def test_85_degrees_of_a_ds18s20_is_judged_by_the_reading_before() -> None:
+    text = text_of(bytes.fromhex("aa004b46ffff0c10"))
+    assert kind_of(text, 0x10) == "power-on"
+    assert kind_of(text, 0x10, before=25.0) == "power-on"
+    assert reader.decode(text, 0x10, before=84.75) == 85.0
+
+
+def test_too_little_power() -> None:
+    assert kind_of(ds18b20(0x07FF, 0x0C)) == "power"
+
+
+@pytest.mark.parametrize("raw", [2000, -880, 0, -1, 1])
+def test_ends_of_the_range(raw: int) -> None:
+    assert reader.decode(ds18b20(raw, 0x07), 0x28) == raw / 16
+
+
+@pytest.mark.parametrize("raw", [2001, -881, 0x7FFF, -0x8000, -0x7FF0])
+def test_outside_the_range(raw: int) -> None:
+    assert kind_of(ds18b20(raw, 0x07)) == "range"
+
+
+@pytest.mark.parametrize(("config", "degrees"), [(0x7F, 21.4375), (0x5F, 21.375), (0x3F, 21.25), (0x1F, 21.0)])
+def test_bits_below_the_resolution_are_not_taken(config: int, degrees: float) -> None:
+    assert reader.decode(ds18b20(0x157, 0x09, config), 0x28) == degrees
+
+
+def test_negative_with_low_resolution() -> None:
+    assert reader.decode(ds18b20(-5, 0x09, 0x1F), 0x28) == -0.5
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "degrees"),
+    [
+        ("32004b46ffff0c10", 25.0),  # data sheet: half degrees 50, COUNT_REMAIN 12 of 16
+        ("32004b46ffff0010", 25.75),
+        ("ceff4b46ffff0c10", -25.0),
+        ("ffff4b46ffff0c10", -1.0),
+        ("00004b46ffff0c10", 0.0),
+    ],
+)
+def test_ds18s20(bytes_: str, degrees: float) -> None:
+    assert reader.decode(text_of(bytes.fromhex(bytes_)), 0x10) == degrees
+
+
+@pytest.mark.parametrize("bytes_", ["32004b46ffff0000", "32004b46ffff1110"])
+def test_ds18s20_with_counts_that_cannot_be(bytes_: str) -> None:
+    assert kind_of(text_of(bytes.fromhex(bytes_)), 0x10) == "text"
+
+
+def test_a_thermocouple_is_not_taken_for_a_ds1825() -> None:
+    assert kind_of(text_of(bytes.fromhex("50014b46f0ff0c10")), 0x3B) == "unsupported"
+    assert reader.decode(text_of(bytes.fromhex("50014b467fff0c10")), 0x3B) == 21.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe\x00garbage",
+        b"51 01 4b 46 7f ff 0c 10 ab : crc=ab",
+        b"51 01 4b 46 7f ff 0c 10 : crc=ab YES\n",
+        b"t=21062\n",
+        b"\n",
+        TEXTS[0].encode() + b"more",
+        TEXTS[0].encode() * 40,
+        TEXTS[0].replace("YES", "yes").encode(),
+    ],
+)
+def test_another_text_is_refused(text: bytes) -> None:
+    assert kind_of(text) == "text"
+
+
+def test_nothing_at_all_and_an_open_line_are_silence() -> None:
+    assert kind_of(b"") == "silent"
+    line = "ff " * 9
+    assert kind_of(f"{line}: crc=c9 NO\n{line}t=-62\n".encode()) == "silent"
+
+
+@given(
+    st.binary(max_size=5000) | st.sampled_from(TEXTS).map(str.encode),
+    st.sampled_from(list(reader.FAMILIES)),
+    st.none() | st.floats(-55, 125),
+)
+@example(TEXTS[5].encode(), 0x28, None)
+def test_arbitrary_bytes_give_no_number(text: bytes, family: int, before: float | None) -> None:
+    try:
+        degrees = reader.decode(text, family, before)
+    except ReadingError:
+        return
+    assert_believable(text, degrees)
+
+
+@given(
+    st.binary(min_size=9, max_size=9),
+    st.booleans(),
+    st.sampled_from(["YES", "NO"]),
+    st.sampled_from(list(reader.FAMILIES)),
+    st.none() | st.floats(-55, 125),
+)
+def test_a_number_comes_only_with_a_crc_that_holds(
+    data: bytes, mend: bool, verdict: str, family: int, before: float | None
+) -> None:
+    if mend:
+        data = data[:8] + bytes([crc_by_division(data[:8])])
+    line = " ".join(f"{byte:02x}" for byte in data)
+    text = f"{line} : crc={data[8]:02x} {verdict}\n{line} t=20000\n".encode()
+    try:
+        degrees = reader.decode(text, family, before)
+    except ReadingError:
+        return
+    assert verdict == "YES"
+    assert_believable(text, degrees)
+
+
+def assert_believable(text: bytes, degrees: float) -> None:
+    data = bytes.fromhex(text[:27].decode())
+    assert crc_by_division(data[:8]) == data[8]
+    assert any(data)
+    assert -55 <= degrees <= 125
+
+
+@given(st.binary(max_size=64))
+def test_the_crc_is_that_of_the_division(data: bytes) -> None:
+    assert reader.crc8(data) == crc_by_division(data)
+
+
+# --- Files ---------------------------------------------------------------------------------------------------------
+
+
+def file_kind(path: str) -> str:
+    with pytest.raises(ReadingError) as caught:
+        reader.read(path, 0x28)
+    assert str(caught.value)
+    return caught.value.kind
+
+
+def test_files(tmp_path: Path) -> None:
+    file = tmp_path / "w1_slave"
+    assert file_kind(str(file)) == "gone"
+    file.write_text(TEXTS[0])
+    assert reader.read(str(file), 0x28) == 21.0625
+    file.write_bytes(b"")
+    assert file_kind(str(file)) == "silent"
+    file.write_bytes(b"\xff" * 5_000_000)
+    assert file_kind(str(file)) == "text"
+    file.unlink()
+    file.mkdir()
+    assert file_kind(str(file)) == "io"
+    assert file_kind(str(file / "w1_slave")) == "gone"
+    assert file_kind("/dev/zero") == "text"
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert file_kind(str(loop)) == "io"
+
+
+def test_no_more_than_a_page_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "w1_slave"
+    file.write_bytes(b"x" * 1_000_000)
+    assert len(reader.slurp(str(file))) == 4096
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    file = tmp_path / "w1_slave"
+    file.write_bytes(b"garbage")
+    before = len(os.listdir("/proc/self/fd"))
+    for path in (file, tmp_path, tmp_path / "missing"):
+        file_kind(str(path))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [TEXTS[6], TEXTS[0]]
+    monkeypatch.setattr(reader, "slurp", lambda path: texts.pop(0).encode())
+    assert reader.read("x", 0x28) == 21.0625
+    texts[:] = [TEXTS[6], TEXTS[6], TEXTS[0]]
+    assert file_kind("x") == "crc"
+    assert texts == [TEXTS[0]]
+
+
+def test_entries(tmp_path: Path) -> None:
+    for name in ("28-031655c9d5ff", "10-00080283A977", "3b-0000000a1b2c", "w1_bus_master1", "01-0000000a1b2c"):
+        (tmp_path / name).mkdir()
+    for name in ("28-031655c9d5f", "28-031655c9d5ffa", "28-031655C9D5FF", "xx-031655c9d5ff", "28-031655c9d5ff\n"):
+        (tmp_path / name).mkdir()
+    assert reader.probes(str(tmp_path)) == {
+        "28-031655c9d5ff": "28-031655C9D5FF",
+        "10-00080283a977": "10-00080283A977",
+        "3b-0000000a1b2c": "3b-0000000a1b2c",
+    }
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        reader.probes(str(tmp_path / "missing"))
