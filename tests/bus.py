@@ -105,6 +105,7 @@ class Bus:
             self.address, self.settings.heartbeat / 1000, self.settings.liveness, LIMIT, 0.1
         )
         self.stage = Stage(target)
+        self._dealers: list[zmq.Socket[bytes]] = []
 
     def _broker(self) -> Broker:
         return Broker("pi", broker_ip=self.ip, broker_port=BASE, settings=self.settings)
@@ -157,6 +158,7 @@ class Bus:
         for name, value in options.items():
             setattr(socket, name, value)
         socket.connect(self.address)
+        self._dealers.append(socket)
         return socket
 
     def restart(self) -> None:

@@ -63,9 +63,7 @@ class KvPublisherClient:
     timeout = 2.0
     """Longest time, in seconds, that a call waits for the Proxy to be there and to take the values."""
 
-    def __init__(
-        self, hostname: str = "localhost", broker_ip: str = "127.0.0.1", broker_port: int = 5514
-    ) -> None:
+    def __init__(self, hostname: str = "localhost", broker_ip: str = "127.0.0.1", broker_port: int = 5514) -> None:
         self.loop = Executive(hostname, "kvpublisher", broker_ip, broker_port)
         self.publisher = KvPublisher(self.loop)
 

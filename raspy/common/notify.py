@@ -16,7 +16,7 @@ class Notifier:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
-        if self._notifier is not None:
+        if self._notifier is not None and self._notifier.socket is not None:
             # A supervisor that does not read must not stop the loop; sdnotify ignores what cannot be sent.
             self._notifier.socket.setblocking(False)
         self._status = ""

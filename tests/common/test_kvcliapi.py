@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from raspy.common import kvpublisher, kvsubscriber
-from raspy.common.kvcliapi import KvPublisher, KvPublisherClient, KvSubscriber, KvSubscriberClient, snapshot
+from raspy.common.kvcliapi import KvPublisherClient, KvSubscriber, KvSubscriberClient, snapshot
 from raspy.common.MDP import COLLECTOR, ConnectionLost, ProtocolError
 from raspy.servers.broker import proxy as proxy_module
 from tests.servers.kv_stage import READING, staged, update
@@ -34,6 +34,7 @@ class Follower:
         self.states = []
         self.mirror = {}
         self.subscriber = KvSubscriber(self.loop, subtree, self.change, self.states.append, **more)
+        stage.closers.append(self.subscriber.close)
 
     def change(self, key, body):
         self.changes.append((key, body))
@@ -64,7 +65,7 @@ def test_values_reach_subscribers_of_any_subtree(stage):
     proxy = stage.start()
     proxy.update("/device/early/t", READING)
     followers = [Follower(stage, subtree) for subtree in ("", "/device", "/device/pi.", "/event/")]
-    publisher = KvPublisher(stage.new_loop())
+    publisher = stage.publisher()
     publisher.send("/device/pi.fake.tank/t", READING)
     publisher.send("/event/a/b", b"1")
     stage.until(lambda: len(stage.tree()) == 3 and has_all(stage, *followers))
@@ -172,7 +173,7 @@ def test_a_restarted_proxy_gets_everything_again(stage, monkeypatch, step):
     monkeypatch.setattr(proxy_module, "wall_us", lambda: clock)
     proxy = stage.start()
     epochs = []
-    publishers = [KvPublisher(stage.new_loop()) for _ in range(2)]
+    publishers = [stage.publisher() for _ in range(2)]
     publishers[0].on_epoch = lambda: epochs.append("back")
     for number, publisher in enumerate(publishers):
         for index in range(200):
@@ -192,9 +193,8 @@ def test_a_restarted_proxy_gets_everything_again(stage, monkeypatch, step):
     publishers[0].send("/device/h0.s.d1/t", b"")
     stage.start()
     stage.until(lambda: len(stage.tree()) == 401 and has_all(stage, *followers))
-    assert followers[2].changes == [(f"/device/h1.s.d{index}/t", READING) for index in range(200)] or all(
-        body == READING for _, body in followers[2].changes
-    )
+    # each may be told again once, as an update; nothing vanished and came back
+    assert {body for _, body in followers[2].changes} <= {READING}
     deleted = [key for key, body in followers[0].changes if not body]
     assert sorted(deleted) == [
         "/device/h0.s.d1/t",
@@ -247,6 +247,7 @@ def test_a_handler_that_fails_costs_only_itself(stage):
     proxy = stage.start()
     loop = stage.new_loop()
     subscriber = KvSubscriber(loop, "", lambda key, body: 1 / 0, lambda state: 1 / 0)
+    stage.closers.append(subscriber.close)
     for index in range(5):
         proxy.update(f"/variable/{index}", b"1")
     stage.until(lambda: subscriber.tree == stage.tree() and subscriber.state == "live")
@@ -269,7 +270,7 @@ def test_a_closed_subscriber_is_quiet(stage):
 
 
 def test_a_publisher_waits_for_the_proxy_with_the_latest_values(stage):
-    publisher = KvPublisher(stage.new_loop())
+    publisher = stage.publisher()
     for number in range(5000):
         publisher.send(f"/variable/{number % 10}", b"%d" % number)
         publisher.send("/event/a/b", b"%d" % number)
@@ -284,8 +285,8 @@ def test_a_publisher_waits_for_the_proxy_with_the_latest_values(stage):
 
 def test_a_publisher_does_not_wait_for_a_proxy_that_stands_still(stage):
     stage.start()
-    loop = stage.new_loop()
-    publisher = KvPublisher(loop)
+    publisher = stage.publisher()
+    loop = publisher.loop
     stage.until(lambda: publisher.connected)
     number = 0
     while publisher.waiting < 5:
@@ -301,7 +302,7 @@ def test_an_old_reading_is_not_young_again_after_a_restart(stage, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(kvpublisher, "monotonic", lambda: now[0])
     proxy = stage.start()
-    publisher = KvPublisher(stage.new_loop())
+    publisher = stage.publisher()
     publisher.send("/device/a/t", READING)
     publisher.send("/device/b/t", b'{"value": 1, "quality": "ok", "max_age": 700}')
     publisher.send("/device/c/t", b'{"quality": "error", "reason": "no answer"}')
@@ -323,7 +324,7 @@ def test_an_old_reading_is_not_young_again_after_a_restart(stage, monkeypatch):
     [("", b"x"), ("HUGZ", b"x"), ("/a\n", b"x"), ("/" + "x" * 512, b"x"), ("/a", bytes(1 << 20) + b"x")],
 )
 def test_what_the_proxy_would_refuse_is_refused_here(stage, key, body):
-    publisher = KvPublisher(stage.loop)
+    publisher = stage.publisher()
     with pytest.raises(ProtocolError):
         publisher.send(key, body)
     assert publisher.waiting == 0
@@ -332,7 +333,7 @@ def test_what_the_proxy_would_refuse_is_refused_here(stage, key, body):
 
 
 def test_deletions_that_are_kept_are_bounded(stage):
-    publisher = KvPublisher(stage.loop)
+    publisher = stage.publisher()
     for number in range(3 * kvpublisher.MOST_DELETED):
         publisher.send(f"/variable/{number}", b"1")
         publisher.send(f"/variable/{number}", b"")

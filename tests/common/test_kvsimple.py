@@ -17,12 +17,11 @@ FRAMES = st.lists(st.binary(max_size=12), max_size=5)
 
 @pytest.fixture
 def pair():
-    with zmq.Context() as ctx:
-        with ctx.socket(zmq.DEALER) as one, ctx.socket(zmq.DEALER) as other:
-            one.linger = other.linger = 0
-            one.bind("inproc://pair")
-            other.connect("inproc://pair")
-            yield one, other
+    with zmq.Context() as ctx, ctx.socket(zmq.DEALER) as one, ctx.socket(zmq.DEALER) as other:
+        one.linger = other.linger = 0
+        one.bind("inproc://pair")
+        other.connect("inproc://pair")
+        yield one, other
 
 
 @pytest.mark.parametrize(
@@ -48,11 +47,9 @@ def test_three_frames_over_a_socket(pair, message, frames):
 @given(FRAMES)
 def test_strange_frames_are_a_protocol_error_or_a_message(frames):
     try:
-        message = KVMsg.parse(frames)
-    except ProtocolError as error:
-        assert str(error)
-    else:
-        assert message.frames() == frames
+        assert KVMsg.parse(frames).frames() == frames
+    except ProtocolError:
+        assert len(frames) != 3 or len(frames[1]) != 8 or not frames[0].isascii()
 
 
 @given(FRAMES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +56,17 @@ def test_a_status_is_one_ascii_line_and_sent_when_it_changes(receiver: socket.so
     close(notifier)
 
 
+# sdnotify leaves the socket it could not connect to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_socket_that_is_not_there_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    notifier = Notifier()
+    notifier.alive()
+    assert notifier.watchdog == 10.0
+    gc.collect()
+
+
 @pytest.mark.parametrize(
     ("usec", "pid", "expected"),
     [("10000000", None, 10.0), ("10000000", "mine", 10.0), ("10000000", "1", 0.0), ("x", None, 0.0), (None, None, 0.0)],
@@ -61,8 +74,6 @@ def test_a_status_is_one_ascii_line_and_sent_when_it_changes(receiver: socket.so
 def test_the_watchdogs_time(
     receiver: socket.socket, monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, expected: float
 ) -> None:
-    import os
-
     if usec is not None:
         monkeypatch.setenv("WATCHDOG_USEC", usec)
     if pid is not None:

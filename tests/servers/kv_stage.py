@@ -13,6 +13,7 @@ import zmq
 from raspy.common import MDP
 from raspy.common.config import ConfigError
 from raspy.common.executive import Executive
+from raspy.common.kvpublisher import KvPublisher
 from raspy.common.kvsimple import pack
 from raspy.servers.broker.proxy import Proxy
 from raspy.servers.broker.settings import BrokerConfig
@@ -28,6 +29,8 @@ class Stage:
         self.address = f"ipc://{directory}"
         self.loops: list[Executive] = []
         self.sockets: list[zmq.Socket[bytes]] = []
+        self.closers: list[Callable[[], None]] = []
+        """What else is to be closed with the stage."""
         self.loop = self.new_loop()
         self.proxy: Proxy | None = None
 
@@ -61,6 +64,12 @@ class Stage:
             assert time.monotonic() < deadline, "it did not happen"
             for loop in loops or self.loops:
                 loop.turn(0.001)
+
+    def publisher(self) -> KvPublisher:
+        """A publisher on a loop of its own."""
+        publisher = KvPublisher(self.new_loop())
+        self.closers.append(publisher.close)
+        return publisher
 
     def connect(self, kind: int, offset: int) -> zmq.Socket[bytes]:
         """A stranger's socket; it is closed with the stage."""
@@ -100,6 +109,8 @@ def staged() -> Iterator[Stage]:
     finally:
         if stage.proxy is not None:
             stage.proxy.stop()
+        for close in stage.closers:
+            close()
         for socket in stage.sockets:
             socket.close()
         for loop in stage.loops:

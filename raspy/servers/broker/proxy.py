@@ -97,9 +97,7 @@ class Proxy:
     :param settings: bounds: ``tree_keys``, ``tree_bytes``, ``body_bytes``
     """
 
-    def __init__(
-        self, loop: Executive, hostname: str = "localhost", settings: BrokerConfig | None = None
-    ) -> None:
+    def __init__(self, loop: Executive, hostname: str = "localhost", settings: BrokerConfig | None = None) -> None:
         settings = settings or BrokerConfig()
         self.loop = loop
         self.hostname = hostname
@@ -356,9 +354,7 @@ class Proxy:
     def _beat(self) -> None:
         """Publish a heartbeat."""
         self.updates.end_lossy()
-        counts = {
-            name: count.updates for name, count in self._counts.items() if count.updates or name != OTHERS
-        }
+        counts = {name: count.updates for name, count in self._counts.items() if count.updates or name != OTHERS}
         self.updates.publish(HUGZ, pack(self.sequence), encode_heartbeat(Heartbeat(self.epoch, counts)))
 
     def _schedule(self, key: bytes, entry: Entry) -> None:
@@ -401,11 +397,7 @@ class Proxy:
                 break
             key, sequence, reason = self._aging.popleft()
             entry = self.entries.get(key)
-            if (
-                entry is not None
-                and entry.sequence == sequence
-                and decode_life(entry.body).quality != "stale"
-            ):
+            if entry is not None and entry.sequence == sequence and decode_life(entry.body).quality != "stale":
                 entry.deadline = 0.0
                 self._set(key, entry, stale(entry.body, reason))
         if self._aging:

@@ -52,7 +52,7 @@ class Updates:
         self.left_out = 0
         """Large updates that no subscriber got, because too much was under way already."""
         self.waiting: deque[tuple[bytes, bytes, bytes]] = deque()
-        """What could not be sent yet, in order: a few of the Proxy's own, and the one update that found a full queue."""
+        """What could not be sent yet, in order: the update that found a full queue, and a few of the Proxy's own."""
         self.socket = loop.ctx.socket(zmq.XPUB)
         self._hold = hold
         self._greet = greet

@@ -39,10 +39,10 @@
   }
 
   function show(next) {
+    setText(link, next === "live" && main.dataset.bus !== "live" ? "Connected" : TEXTS[next]);
     if (next === state) return;
     state = next;
     document.documentElement.dataset.link = next;
-    setText(link, TEXTS[next]);
     if (next === "lost") distrust();
   }
 

@@ -1,0 +1,205 @@
+"""The configuration file, its sections and the environment over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta
+
+from raspy.common.config import (
+    BusConfig,
+    Config,
+    ConfigError,
+    RunConfig,
+    Section,
+    local_hostname,
+    state_directory,
+)
+
+
+class Tank(Section, frozen=True):
+    """A section as a server declares it."""
+
+    SECTION: ClassVar[str] = "tank"
+    name: Annotated[str, Meta(min_length=1, description="Text.")] = "one"
+    litres: Annotated[float, Meta(gt=0, le=10_000, description="Number.")] = 120.0
+    probes: Annotated[list[str], Meta(description="List.")] = []
+    cold: Annotated[bool, Meta(description="Boolean.")] = False
+    count: Annotated[int, Meta(ge=0, description="Whole number.")] = 1
+
+    def check(self) -> None:
+        """What ranges cannot tell."""
+        if self.cold and self.litres > 1000:
+            raise ConfigError("cold: is only for tanks up to 1000 litres")
+
+
+@pytest.fixture(autouse=True)
+def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No file and no environment but the test's."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("RASPY_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "some.toml"
+    path.write_text(text)
+    return Config.load(str(path))
+
+
+def test_without_a_file_every_key_has_its_default() -> None:
+    config = Config.load()
+    assert config.section(BusConfig) == BusConfig()
+    assert config.section(RunConfig) == RunConfig()
+    assert (BusConfig().broker_ip, BusConfig().broker_port) == ("127.0.0.1", 5514)
+
+
+def test_the_file_that_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raspy.toml").write_text("[tank]\nname = 'here'\n")
+    (tmp_path / "named.toml").write_text("[tank]\nname = 'environment'\n")
+    (tmp_path / "given.toml").write_text("[tank]\nname = 'given'\n")
+    assert Config.load().section(Tank).name == "here"
+    monkeypatch.setenv("RASPY_CONFIG", str(tmp_path / "named.toml"))
+    assert Config.load().section(Tank).name == "environment"
+    assert Config.load("given.toml").section(Tank).name == "given"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[tank\n", "is not TOML"),
+        (b"a = 1\na = 2\n", "is not TOML"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "some.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"some\.toml: {problem}"):
+        Config.load(str(path))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        Config.load(str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        Config.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n[tank]\nlitre = 3\n", r"some\.toml:3: unknown key 'litre' in \[tank\]; known are name, litres, "),
+        ("[tank]\nlitres = 'many'\n", r"some\.toml:2: litres in \[tank\]: .*\(got 'many'\)"),
+        ("[tank]\nlitres = '12'\n", r"some\.toml:2: litres in \[tank\]"),
+        ("[tank]\nlitres = -1\n", r"some\.toml:2: litres in \[tank\]: .*> 0"),
+        ("[tank]\nname = ''\n", r"some\.toml:2: name in \[tank\]"),
+        ("[tank]\n\nprobes = 'a'\n", r"some\.toml:3: probes in \[tank\]"),
+        ("[tank]\nprobes = [1]\n", r"some\.toml:2: probes in \[tank\]"),
+        ("[tank]\ncount = 1.5\n", r"some\.toml:2: count in \[tank\]"),
+        ("[tank]\ncold = 1\n", r"some\.toml:2: cold in \[tank\]"),
+        ("[tank]\nlitres = 2000\ncold = true\n", r"some\.toml:3: cold in \[tank\]: is only for tanks"),
+        ("tank = 3\n", r"some\.toml:1: \[tank\] must be a table of keys, not a number"),
+        ("[[tank]]\nname = 'a'\n", r"\[tank\] must be a table of keys, not a list"),
+        ("[tank]\nlitres = nan\n", r"litres in \[tank\]"),
+        ("[tank]\nlitres = inf\n", r"litres in \[tank\]"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text).section(Tank)
+
+
+def test_an_unknown_section_is_named_with_its_line(tmp_path: Path) -> None:
+    config = load(tmp_path, "[tank]\n\n[tanks]\n")
+    with pytest.raises(ConfigError, match=r"some\.toml:3: unknown section \[tanks\]; known are bus, tank"):
+        config.check_sections(["tank", "bus"])
+    config.check_sections(["tank", "tanks"])
+
+
+def test_the_environment_overrides_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"LITRES": "12.5", "COLD": "true", "PROBES": '["a", "b"]', "COUNT": "3"}.items():
+        monkeypatch.setenv(f"RASPY_TANK_{name}", text)
+    tank = load(tmp_path, "[tank]\nname = 'file'\nlitres = 1\n").section(Tank)
+    assert tank == Tank(name="file", litres=12.5, cold=True, probes=["a", "b"], count=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("LITRES", "many", "environment variable RASPY_TANK_LITRES"),
+        ("LITRES", "0", "environment variable RASPY_TANK_LITRES"),
+        ("PROBES", "[a", "environment variable RASPY_TANK_PROBES"),
+        ("LITRE", "1", "environment variable RASPY_TANK_LITRE: unknown key 'litre'"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, message: str
+) -> None:
+    monkeypatch.setenv(f"RASPY_TANK_{name}", text)
+    with pytest.raises(ConfigError, match=message):
+        Config.load().section(Tank)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65533, 100000])
+def test_the_four_ports_must_exist(tmp_path: Path, port: int) -> None:
+    with pytest.raises(ConfigError, match="broker_port"):
+        load(tmp_path, f"[bus]\nbroker_port = {port}\n").section(BusConfig)
+
+
+@pytest.mark.parametrize("address", ["ipc://relative", "ipc:///" + "d" * 100, ""])
+def test_an_address_that_cannot_be_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="broker_ip"):
+        load(tmp_path, f"[bus]\nbroker_ip = '{address}'\n").section(BusConfig)
+
+
+@pytest.mark.parametrize("hostname", ["Pi", "a b", "a.b", "x" * 64, "ä"])
+def test_a_hostname_that_cannot_be_is_refused(tmp_path: Path, hostname: str) -> None:
+    with pytest.raises(ConfigError, match="hostname"):
+        load(tmp_path, f"[bus]\nhostname = '{hostname}'\n").section(BusConfig)
+
+
+def test_the_hostname_is_the_configured_one_else_the_machines() -> None:
+    assert local_hostname(BusConfig(hostname="pi")) == "pi"
+    assert local_hostname(BusConfig()) == local_hostname(BusConfig()).lower()
+
+
+def test_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/raspy/core:/other")
+    assert state_directory("core") == "/var/lib/raspy/core"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert state_directory("core") == "/state/raspy/core"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert state_directory("core") == "/home/ada/.local/state/raspy/core"
+
+
+@pytest.mark.parametrize("section", [BusConfig, RunConfig])
+def test_every_key_is_documented(section: type[Section]) -> None:
+    for name, field in msgspec.json.schema(section)["$defs"][section.__name__]["properties"].items():
+        assert field.get("description", "").endswith("."), f"{section.__name__}.{name}"
+
+
+TOML_VALUES = st.one_of(
+    st.text(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.booleans(), st.lists(st.integers(0, 9), max_size=3)
+)
+
+
+@given(st.dictionaries(st.text(max_size=20), TOML_VALUES, max_size=5))
+def test_whatever_is_in_a_section_it_is_taken_or_refused_as_ours(table: dict[str, object]) -> None:
+    try:
+        tank = Config({"tank": table}).section(Tank)
+    except ConfigError as error:
+        assert "tank" in str(error)
+    else:
+        assert 0 < tank.litres <= 10_000
+        assert set(table) <= set(Tank.__struct_fields__)

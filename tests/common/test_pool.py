@@ -1,0 +1,160 @@
+"""The pool of threads for slow work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raspy.common.pool import JobTimeout, Pool, PoolFull
+
+LIMIT_S = 10.0
+
+
+class Loop:
+    """Stands where the event loop does: wakes, collects, calls."""
+
+    def __init__(self, **options: int) -> None:
+        self.woken = threading.Semaphore(0)
+        self.outcomes: list[tuple[Any, BaseException | None]] = []
+        self.errors: list[BaseException] = []
+        self.pool = Pool(self.woken.release, self._call, **options)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as error:
+            self.errors.append(error)
+
+    def submit(self, function: Callable[..., Any], *args: Any, timeout: float = LIMIT_S) -> None:
+        self.pool.submit(function, *args, done=lambda *outcome: self.outcomes.append(outcome), timeout=timeout)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Collect until it is true."""
+        while not condition():
+            assert self.woken.acquire(timeout=LIMIT_S), "nothing came from the pool"
+            self.pool.collect()
+
+
+def test_results_and_errors_come_back() -> None:
+    loop = Loop()
+    loop.submit(divmod, 7, 2)
+    loop.submit(divmod, 7, 0)
+    loop.until(lambda: len(loop.outcomes) == 2)
+    assert (3, 1) in [result for result, _ in loop.outcomes]
+    assert [type(error) for _, error in loop.outcomes if error] == [ZeroDivisionError]
+    loop.pool.close()
+
+
+def test_no_thread_before_the_first_job() -> None:
+    before = threading.active_count()
+    pool = Loop().pool
+    assert threading.active_count() == before
+    pool.close()
+
+
+def test_a_done_that_raises_spoils_no_other() -> None:
+    loop = Loop(size=1)
+    loop.pool.submit(int, done=lambda *_: 1 // 0)
+    loop.submit(int)
+    loop.until(lambda: loop.outcomes)
+    assert [type(error) for error in loop.errors] == [ZeroDivisionError]
+    loop.pool.close()
+
+
+def test_no_more_threads_than_its_size() -> None:
+    loop = Loop(size=2)
+    gate, inside = threading.Event(), []
+    most = []
+    lock = threading.Lock()
+
+    def work() -> None:
+        with lock:
+            inside.append(1)
+            most.append(len(inside))
+        gate.wait(LIMIT_S)
+        with lock:
+            inside.pop()
+
+    for _ in range(6):
+        loop.submit(work)
+    gate.set()
+    loop.until(lambda: len(loop.outcomes) == 6)
+    assert max(most) <= 2
+    loop.pool.close()
+
+
+def test_a_hung_call_is_abandoned_and_its_place_is_taken() -> None:
+    loop = Loop(size=1)
+    gate, started = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        started.set()
+        gate.wait(LIMIT_S)
+
+    loop.submit(hang, timeout=0.01)
+    loop.submit(int)
+    assert started.wait(LIMIT_S)
+    end = time.monotonic() + LIMIT_S
+    while not loop.outcomes:
+        assert time.monotonic() < end
+        loop.pool.expire()
+    assert isinstance(loop.outcomes[0][1], JobTimeout)
+    assert (loop.pool.hung, loop.pool.abandoned) == (1, 1)
+    loop.until(lambda: len(loop.outcomes) == 2)
+    assert loop.outcomes[1] == (0, None), "the next job runs while the first hangs"
+    gate.set()
+    loop.until(lambda: loop.pool.hung == 0)
+    assert len(loop.outcomes) == 2, "the late return is nobody's"
+    for _ in range(3):
+        loop.submit(int)
+    loop.until(lambda: len(loop.outcomes) == 5)
+    loop.pool.close()
+
+
+def test_a_job_that_waits_for_a_thread_does_not_expire() -> None:
+    loop = Loop(size=1)
+    gate = threading.Event()
+    loop.submit(gate.wait, LIMIT_S)
+    loop.submit(int, timeout=0.0001)
+    left = loop.pool.expire()
+    assert left is not None
+    assert not loop.outcomes
+    gate.set()
+    loop.until(lambda: len(loop.outcomes) == 2)
+    assert loop.pool.expire() is None
+    loop.pool.close()
+
+
+def test_hung_threads_are_bounded() -> None:
+    loop = Loop(size=1, hung_limit=2)
+    gate = threading.Event()
+    count = 5
+    for _ in range(count):
+        loop.submit(gate.wait, LIMIT_S, timeout=0.01)
+    end = time.monotonic() + LIMIT_S
+    while loop.pool.hung < 3:
+        assert time.monotonic() < end
+        loop.pool.expire()
+    assert loop.pool.hung == 3, "two replacements, and no third"
+    loop.pool.expire()
+    gate.set()
+    loop.until(lambda: loop.pool.hung == 0 and len(loop.outcomes) == count)
+    loop.pool.close()
+
+
+def test_the_backlog_is_bounded() -> None:
+    loop = Loop(size=1, backlog=3)
+    gate = threading.Event()
+    for _ in range(3):
+        loop.submit(gate.wait, LIMIT_S)
+    with pytest.raises(PoolFull, match="3 jobs wait"):
+        loop.submit(int)
+    gate.set()
+    loop.until(lambda: len(loop.outcomes) == 3)
+    loop.submit(int)
+    loop.until(lambda: len(loop.outcomes) == 4)
+    loop.pool.close()
