@@ -37,9 +37,7 @@ def act(request: Request) -> list[dict[str, Any]]:
     for row in servers:
         state = str(row.get("state", "unknown"))
         why = problem(row) if state != "ok" else ""
-        checks.append(
-            {"check": row["server"], "good": state == "ok", "text": f"{state}: {why}" if why else state}
-        )
+        checks.append({"check": row["server"], "good": state == "ok", "text": f"{state}: {why}" if why else state})
     return checks
 
 

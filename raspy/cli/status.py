@@ -23,9 +23,7 @@ def act(request: Request) -> list[dict[str, Any]]:
     tree = request.snapshot(PREFIX)
     for key, body in tree.items():
         value = body_value(body)
-        rows.append(
-            {"server": key[len(PREFIX) :], **(value if isinstance(value, dict) else {"state": "unknown"})}
-        )
+        rows.append({"server": key[len(PREFIX) :], **(value if isinstance(value, dict) else {"state": "unknown"})})
     rows += [
         {"server": name, "state": "missing", "last_error": "has never come up: is it installed and started?"}
         for name in request.expected()

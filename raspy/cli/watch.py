@@ -31,9 +31,7 @@ def positive(text: str) -> float:
 
 def arguments(parser: ArgumentParser) -> None:
     """What to watch, and for how long."""
-    parser.add_argument(
-        "subtree", metavar="SUBTREE", nargs="?", default="/", help="such as /device; else all"
-    )
+    parser.add_argument("subtree", metavar="SUBTREE", nargs="?", default="/", help="such as /device; else all")
     parser.add_argument("--count", metavar="N", type=positive, help="end after N lines")
     parser.add_argument("--for", metavar="SECONDS", dest="seconds", type=positive, help="end after so long")
 
@@ -113,6 +111,4 @@ def act(request: Request) -> None:
     if watch.broken is not None:
         raise BrokenPipeError
     if not watch.lines and request.arguments.seconds:
-        raise MDP.ClientError(
-            f"nothing under {request.arguments.subtree!r} in {request.arguments.seconds:g} s"
-        )
+        raise MDP.ClientError(f"nothing under {request.arguments.subtree!r} in {request.arguments.seconds:g} s")

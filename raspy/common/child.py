@@ -228,9 +228,7 @@ class Child:
         environment["WATCHDOG_USEC"] = str(int(self._times.watchdog * 1e6))
         if "STATE_DIRECTORY" in environment:
             # Given for all of us: each server has one of its own below it.
-            environment["STATE_DIRECTORY"] = os.path.join(
-                environment["STATE_DIRECTORY"].split(":")[0], self.name
-            )
+            environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], self.name)
         return environment
 
 

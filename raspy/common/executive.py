@@ -32,6 +32,9 @@ Socket = zmq.Socket[bytes]
 LONG_TURN = 0.25
 """Seconds of one turn of the loop that are worth a line in the log."""
 
+SLEPT = 0.0001
+"""Seconds; a poll that took longer has waited."""
+
 
 class Timer:
     """A call due at a monotonic time, once or at an interval."""
@@ -81,6 +84,8 @@ class Executive:
         self.last_error = ""
         self.longest_turn = 0.0
         """Seconds of the longest turn of the loop since the start, waiting excluded."""
+        self.slept = False
+        """This turn began with waiting: nothing had piled up."""
         self.started = time.monotonic()
         self._poller = zmq.Poller()
         self._handlers: dict[Any, Callable[[], Any]] = {}
@@ -178,8 +183,10 @@ class Executive:
 
         :param longest_wait: seconds to wait at most; None: until something happens
         """
+        asked = time.monotonic()
         events = self._poller.poll(self._wait_ms(longest_wait))
         began = time.monotonic()
+        self.slept = began - asked > SLEPT
         for source, _ in events:
             handler = self._handlers.get(source)
             if handler is not None:

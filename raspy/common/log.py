@@ -115,9 +115,7 @@ def setup(name: str, level: str = "info", hostname: str = "", json: bool = False
     handler = journal_handler(name, hostname) if under_journal() and not json else None
     if handler is None:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(
-            JsonFormatter(name) if json else Formatter(name, "prefix" if under_journal() else "line")
-        )
+        handler.setFormatter(JsonFormatter(name) if json else Formatter(name, "prefix" if under_journal() else "line"))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -88,9 +88,7 @@ def chosen_servers(config: Config) -> list[str]:
     wanted = config.section(RunConfig).servers
     for name in wanted:
         if name not in SERVERS:
-            raise ConfigError(
-                f"servers in [run]: there is no server {name!r}; known are {', '.join(SERVERS)}"
-            )
+            raise ConfigError(f"servers in [run]: there is no server {name!r}; known are {', '.join(SERVERS)}")
     return [name for name, entry in SERVERS.items() if (name in wanted if wanted else entry.default)]
 
 

@@ -58,9 +58,7 @@ class Plain(Executive):
         """Do what $STAGE_<NAME> says."""
         behaviour = os.environ.get(f"STAGE_{self.NAME.upper()}", "")
         note(self.NAME, "start")
-        note(
-            self.NAME, f"watchdog={os.environ['WATCHDOG_USEC']} state={os.environ.get('STATE_DIRECTORY', '')}"
-        )
+        note(self.NAME, f"watchdog={os.environ['WATCHDOG_USEC']} state={os.environ.get('STATE_DIRECTORY', '')}")
         if behaviour == "slow":
             time.sleep(0.5)
         if behaviour == "refuse":

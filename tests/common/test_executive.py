@@ -112,15 +112,13 @@ def test_sockets_and_descriptors_are_watched(loop: Executive) -> None:
     theirs.send(b"unheard")
     loop.turn(0.0)
     assert len(heard) == 2
-    ours.close()
-    theirs.close()
+    for end in (ours, theirs, pull, push):
+        end.close()
 
 
 def test_a_call_from_another_thread_comes_on_the_loops(loop: Executive) -> None:
     seen: list[threading.Thread] = []
-    thread = threading.Thread(
-        target=lambda: loop.call_threadsafe(lambda: seen.append(threading.current_thread()))
-    )
+    thread = threading.Thread(target=lambda: loop.call_threadsafe(lambda: seen.append(threading.current_thread())))
     thread.start()
     run_until(loop, seen)
     thread.join()

@@ -132,9 +132,7 @@ def test_msgspec_is_imported_without_typing_extensions() -> None:
         "import sys; from raspy.common.runner import light_msgspec; light_msgspec(); import msgspec; "
         "print('typing_extensions' in sys.modules, 'inspect' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False False\n"
 
 

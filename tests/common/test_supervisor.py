@@ -134,9 +134,7 @@ def test_starts_the_broker_first_and_stops_in_reverse_order(stage: Stage) -> Non
 
 
 def test_the_children_get_a_watchdog_and_a_state_directory_each(stage: Stage) -> None:
-    stage.start(
-        TIMES_WATCHDOG="7.5", STATE_DIRECTORY="/var/lib/raspy", NOTIFY_SOCKET="/nowhere", WATCHDOG_PID="1"
-    )
+    stage.start(TIMES_WATCHDOG="7.5", STATE_DIRECTORY="/var/lib/raspy", NOTIFY_SOCKET="/nowhere", WATCHDOG_PID="1")
     stage.wait_ready("plain")
     assert ("plain", "watchdog=7500000 state=/var/lib/raspy/plain") in [e[:2] for e in stage.entries()]
     assert stage.end() == 0
@@ -271,9 +269,7 @@ def test_outputs_are_made_safe_after_any_exit(stage: Stage, ended: str) -> None:
         ("[stage]\ndirectory = '/nowhere/at/all'\n", "/nowhere/at/all: cannot be read: No such file"),
     ],
 )
-def test_a_mistake_in_the_configuration_is_one_line_and_exit_code_2(
-    stage: Stage, text: str, message: str
-) -> None:
+def test_a_mistake_in_the_configuration_is_one_line_and_exit_code_2(stage: Stage, text: str, message: str) -> None:
     stage.config.write_text(text)
     stage.start()
     assert stage.wait() == 2

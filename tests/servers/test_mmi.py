@@ -114,7 +114,7 @@ def test_a_bad_pattern_is_shown_in_the_reason(bus: Bus, monkeypatch: pytest.Monk
     monkeypatch.setattr(mmi, "limited_matches", broken)  # the broker of this test is on a thread
     reason, status = bus.stage.client().ask(b"mmi.discovery", b"(\xff\n")
     assert status == b"400"
-    assert json.loads(reason) == "'(�\\n' is no regular expression: missing ), unterminated subpattern at position 0"
+    assert json.loads(reason).startswith("'(�\\n' is no regular expression: missing ), unterminated subpattern")
 
 
 def test_workers_of_one_service_and_of_all(bus: Bus) -> None:

@@ -35,6 +35,7 @@ class Hand:
         self.board = Board(self.loop, streams)
         app = application(self.board, "pi1", names)
         self.http = HttpServer(("127.0.0.1", port), app, streams + PLAIN_THREADS)
+        self.http.expiration_interval = 0.05  # its stop waits for one of these
         try:
             self.url = self.http.begin()
         except ConfigError:

@@ -18,7 +18,7 @@ from raspy.common.config import ConfigError
 from raspy.web import board as board_module
 from raspy.web.app import DEVICE_ROWS
 from raspy.web.guard import SECURITY, HostNames, accepts_gzip
-from tests.web.hand import TANK, Events, Hand, ask, events, reading, until
+from tests.web.hand import TANK, Answer, Events, Hand, ask, events, reading, until
 
 HOSTILE = "<script>alert('x')</script>\"'&"
 
@@ -169,10 +169,13 @@ def test_no_page_has_anything_inline_or_from_outside(hand: Hand) -> None:
 # ---------------------------------------------------------------- headers, methods, names
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/api/v1/tree", "/static/style.css", "/nowhere", "/favicon.ico"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_every_answer_has_the_security_headers(hand: Hand, path: str, method: str) -> None:
-    answer = ask(hand.port, path, method)
+def test_every_answer_has_the_security_headers(hand: Hand, method: str) -> None:
+    for path in ("/", "/health", "/api/v1/tree", "/static/style.css", "/nowhere", "/favicon.ico"):
+        check_security(ask(hand.port, path, method))
+
+
+def check_security(answer: Answer) -> None:
     for name, value in SECURITY:
         assert answer.headers.get_all(name) == [value]
     policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
@@ -182,12 +185,12 @@ def test_every_answer_has_the_security_headers(hand: Hand, path: str, method: st
     assert answer.headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-def test_the_page_can_only_be_read(hand: Hand, method: str) -> None:
-    for path in ("/", "/api/v1/tree", "/events", "/nowhere"):
-        answer = ask(hand.port, path, method)
-        assert answer.status == 405
-        assert answer.headers["Allow"] == "GET, HEAD"
+def test_the_page_can_only_be_read(hand: Hand) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"):
+        for path in ("/", "/api/v1/tree", "/events", "/nowhere"):
+            answer = ask(hand.port, path, method)
+            assert answer.status == 405
+            assert answer.headers["Allow"] == "GET, HEAD"
 
 
 def test_head_is_get_without_the_body(hand: Hand) -> None:
@@ -210,7 +213,9 @@ def test_what_is_not_there_is_a_page_of_its_own(hand: Hand) -> None:
         answer = ask(hand.port, path)
         assert answer.status == 404
         assert "there is no such" in answer.text
-        assert "<script" not in answer.text
+    odd = ask(hand.port, "/%ff%00<script>")
+    assert odd.status in (400, 404)  # Bottle 0.12 and 0.13
+    assert "<script" not in odd.text
 
 
 @pytest.mark.parametrize(
@@ -419,11 +424,12 @@ def test_the_cap_on_streams_leaves_plain_pages_alone(hand: Hand) -> None:
 
 def test_a_client_that_reads_nothing_costs_nothing(hand: Hand) -> None:
     """Its queue is bounded; it is told to load everything anew, and in the end let go."""
-    stream = board_module.Stream(left := [].append)  # type: ignore[arg-type]
+    left: list[board_module.Stream] = []
+    stream = board_module.Stream(left.append)
     for number in range(10 * board_module.STREAM_QUEUE):
         stream.put(b"%d" % number)
-        assert stream._queue.qsize() <= board_module.STREAM_QUEUE + 1
-    assert left.__self__  # type: ignore[attr-defined]
+        assert stream._queue.qsize() <= board_module.STREAM_QUEUE
+    assert stream in left
     assert list(stream) == []
     slow = board_module.Stream(lambda _: None)
     for number in range(board_module.STREAM_QUEUE + 1):
@@ -450,10 +456,12 @@ def test_stop_ends_open_streams_within_a_second() -> None:
         for stream in streams:
             stream.wait("reload")
         ended: list[float] = []
-        readers = [
-            threading.Thread(target=lambda s=stream: (s.response.read(), ended.append(time.monotonic())))
-            for stream in streams
-        ]
+
+        def read(stream: Events) -> None:
+            stream.response.read()
+            ended.append(time.monotonic())
+
+        readers = [threading.Thread(target=read, args=(stream,)) for stream in streams]
         for reader in readers:
             reader.start()
         began = time.monotonic()

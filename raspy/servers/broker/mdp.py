@@ -76,6 +76,7 @@ class Broker(Executive, Statistics):
         """Requests that wait for a worker, over all services."""
         self.budget = Budget(self.settings.queue_bytes)
         self._probing = False
+        self._batch = 1
         self._count_statistics()
         self.socket: Socket = self.ctx.socket(zmq.ROUTER)
         self._receive = receiver(self.socket, FRAME_LIMIT + 1)
@@ -131,15 +132,19 @@ class Broker(Executive, Statistics):
         self.socket.close(linger=200)
 
     def _readable(self) -> None:
+        """Take what is there, as far as one can tell without asking: to find nothing costs as much as a request."""
         receive = self._receive
-        for _ in range(BATCH):
+        for count in range(self._batch):
             frames = receive()
             if frames is None:
+                self._batch = max(1, count)
                 return
             try:
                 self._process(frames)
             except Exception as error:
                 self.report(error, "a message to the broker")
+        if not self.slept:
+            self._batch = min(self._batch * 2, BATCH)
 
     def _process(self, frames: list[bytes]) -> None:
         if len(frames) < 4 or frames[1] or len(frames) > FRAME_LIMIT:

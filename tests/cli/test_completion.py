@@ -1,0 +1,62 @@
+"""Completion scripts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from raspy.cli import COMMANDS
+from raspy.servers import SERVERS
+from tests.support import need_program
+from tests.support_processes import environment, raspy
+
+
+def completed(tmp_path: Path, line: str, offered: str = "") -> list[str]:
+    """What bash offers for a line; a stand-in for raspy on the PATH says what is on the bus."""
+    stand_in = tmp_path / "bin" / "raspy"
+    stand_in.parent.mkdir(exist_ok=True)
+    stand_in.write_text(f"#!/bin/sh\necho '{offered}'\n")
+    stand_in.chmod(0o755)
+    words = line.split(" ")
+    program = (
+        f"{raspy('completion', 'bash').stdout}\n"
+        f"COMP_WORDS=({' '.join(map(repr, words))}); COMP_CWORD={len(words) - 1}; _raspy\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = f"{stand_in.parent}:{environment()['PATH']}"
+    done = subprocess.run(
+        [need_program("bash"), "--norc", "-c", program],
+        env=environment(PATH=path),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes(tmp_path: Path) -> None:
+    assert completed(tmp_path, "raspy st") == ["status"]
+    assert set(completed(tmp_path, "raspy ")) == {*COMMANDS, "--help", "--version"}
+    assert completed(tmp_path, "raspy server ") == list(SERVERS)
+    assert completed(tmp_path, "raspy make-safe br") == ["broker"]
+    assert completed(tmp_path, "raspy watch --") == ["--help", "--count", "--for", "--json", "--config"]
+    assert completed(tmp_path, "raspy completion z") == ["zsh"]
+    assert completed(tmp_path, "raspy status ") == []
+    keys = "/device/pi.fake.tank/level"
+    assert completed(tmp_path, "raspy get /dev", keys) == [keys]
+    assert completed(tmp_path, "raspy call pi", "pi.fake.mmi") == ["pi.fake.mmi"]
+    (tmp_path / "my.toml").write_text("")
+    assert completed(tmp_path, "raspy status --config my") == ["my.toml"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_script_knows_commands_options_and_servers(shell: str) -> None:
+    done = raspy("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (*COMMANDS, *SERVERS, "offline", "__complete keys", "__complete services"):
+        assert word in done.stdout

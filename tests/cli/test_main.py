@@ -1,0 +1,155 @@
+"""The command line without a bus: help, wrong use, what is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raspy import __version__
+from raspy.cli import COMMANDS
+from tests.support_processes import TOP, environment, raspy
+
+HEAVY = {"argparse", "dataclasses", "asyncio", "inspect", "subprocess", "typing_extensions", "importlib.metadata"}
+
+
+def imported(*words: str, **added: str) -> set[str]:
+    """The modules in a process after a command."""
+    code = (
+        "import sys\nfrom raspy.cli import main\n"
+        f"code = main({list(words)!r})\n"
+        "print('MODULES', *sys.modules, file=sys.stderr)\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(**added), capture_output=True, text=True, timeout=60
+    )
+    return set(done.stderr.rpartition("MODULES")[2].split())
+
+
+def test_help_lists_every_command() -> None:
+    done = raspy("--help")
+    assert done.returncode == 0
+    for name, (_, text) in COMMANDS.items():
+        assert f"  {name} " in done.stdout
+        assert text in done.stdout
+    assert raspy("-h").stdout == raspy("help").stdout == done.stdout
+
+
+def test_help_imports_nothing_but_the_table() -> None:
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert imported("--help") - set(bare.stdout.split()) <= {"__future__", "raspy", "raspy.cli"}
+
+
+def test_a_server_process_is_kept_small(tmp_path: Path) -> None:
+    # The port is no number: the server is imported, made, and refuses.
+    path = tmp_path / "raspy.toml"
+    path.write_text(f'[bus]\nbroker_ip = "ipc://{tmp_path}/none"\n')
+    modules = imported("server", "broker", "--config", str(path))
+    assert "raspy.servers.broker" in modules
+    assert not modules & HEAVY
+    assert "raspy.servers.fake" not in modules
+
+
+def test_version() -> None:
+    assert raspy("--version").stdout == f"raspy {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str) -> None:
+    done = raspy(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: raspy {command}")
+    assert "--json" in done.stdout
+    assert "--config" in done.stdout
+    assert raspy("help", command).stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stats"],
+        ["--json"],
+        ["--config", "x"],
+        ["status", "--wrong"],
+        ["status", "extra"],
+        ["get"],
+        ["call"],
+        ["watch", "/a", "/b"],
+        ["watch", "--count", "0"],
+        ["watch", "--for", "nan"],
+        ["run", "extra"],
+        ["run", "--config"],
+        ["server"],
+        ["server", "brocker"],
+        ["completion"],
+        ["completion", "tcsh"],
+        ["make-safe", "brocker"],
+        ["status", "--config", "/nowhere/at/all"],
+    ],
+)
+def test_wrong_use_is_one_line_and_2(words: list[str]) -> None:
+    done = raspy(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("raspy: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_command_shows_the_use() -> None:
+    done = raspy()
+    assert done.returncode == 2
+    assert "usage: raspy COMMAND" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["devices"], ["get", "/x"], ["call", "a.b", "c"], ["check"], ["call", "mmi.discovery"]]
+)
+def test_without_a_broker_one_line_says_so(tmp_path: Path, words: list[str]) -> None:
+    path = tmp_path / "raspy.toml"
+    path.write_text('[bus]\nbroker_ip = "ipc:///tmp/raspy-none"\n')
+    done = raspy(*words, "--config", str(path))
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert said.count("the broker at ipc:///tmp/raspy-none/5514 does not answer: is it running") == 1
+    assert "Traceback" not in said
+
+
+def test_an_error_cannot_write_to_the_terminal() -> None:
+    done = raspy("bad\x1b[2J\ncommand")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+
+
+def test_it_runs_from_any_place_by_its_path(tmp_path: Path) -> None:
+    bare = environment()
+    del bare["PYTHONPATH"]
+    done = subprocess.run(
+        [sys.executable, str(TOP / "raspy/__main__.py"), "--version"],
+        cwd=tmp_path,
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == f"raspy {__version__}\n"
+
+
+def test_a_mistake_in_the_configuration_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "raspy.toml"
+    path.write_text("[onewire]\nnonsense = 1\n")
+    done = raspy("check", "--offline", "--config", str(path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"raspy: {path}:2: unknown key 'nonsense' in [onewire]")
+    path.write_text("")
+    done = raspy("check", "--offline", "--config", str(path))
+    assert (done.returncode, done.stdout) == (0, f"good  configuration: {path}\n")

@@ -1,0 +1,391 @@
+"""Which servers are there and how they are, as the broker writes it on the tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from raspy.common.server import Server
+from raspy.servers.broker import presence
+from tests.bus import BASE, Bus, environment, running, running_bus, server_command, write_config
+from tests.conformance.stage import Client, Request, Worker, unique
+from tests.support_devices import LIMIT
+
+NAME = "pi.tank"
+HEALTHY: dict[str, Any] = {
+    "pid": 17,
+    "version": "1.2",
+    "uptime": 0.5,
+    "memory": 7_000_000,
+    "errors": 0,
+    "last_error": "",
+    "state": "ok",
+    "conditions": {},
+    "instance": "pi.tank.17.abcd",
+    "services": [f"{NAME}.mmi", f"{NAME}.devices"],
+}
+
+
+@pytest.fixture
+def bus() -> Iterator[Bus]:
+    with running_bus(heartbeat=60_000) as running:
+        yield running
+
+
+class Raw:
+    """The ``mmi`` worker of a server, that answers what a test tells it to."""
+
+    def __init__(self, bus: Bus, name: str = NAME) -> None:
+        self.bus = bus
+        self.name = name
+        self.worker: Worker = bus.stage.worker(f"{name}.mmi".encode())
+
+    def asked(self) -> Request:
+        request = self.worker.request()
+        assert request.body == [b"status"]
+        assert request.client == b""
+        return request
+
+    def answer(self, *frames: bytes) -> None:
+        self.worker.reply(self.asked(), *frames)
+
+    def tell(self, **status: Any) -> None:
+        self.answer(json.dumps({**HEALTHY, **status}).encode(), b"200")
+
+    def state(self) -> dict[str, Any] | None:
+        return state(self.bus, self.name)
+
+    def becomes(self, wanted: str) -> dict[str, Any]:
+        """Wait until the server is in a state, and return what stands on the tree."""
+        return becomes(self.bus, self.name, wanted)
+
+
+def state(bus: Bus, name: str = NAME) -> dict[str, Any] | None:
+    """What stands on the tree of a server."""
+    entry: dict[str, Any] | None = bus.tree(f"/server/{name}").get(f"/server/{name}")
+    return entry
+
+
+def becomes(bus: Bus, name: str, wanted: str) -> dict[str, Any]:
+    """Wait until a server is in a state, and return what stands on the tree."""
+    assert bus.stage.until(lambda: (state(bus, name) or {}).get("state") == wanted), f"{wanted}: {state(bus, name)}"
+    found = state(bus, name)
+    assert found is not None
+    return found
+
+
+def last_event(bus: Bus, name: str = NAME) -> dict[str, Any]:
+    """The last event of a server."""
+    event: dict[str, Any] = bus.tree("/event/server/")[f"/event/server/{name}"]
+    return event
+
+
+def test_a_server_that_registers_is_asked_and_shown(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.tell()
+    seen = raw.becomes("ok")
+    assert {key: seen[key] for key in presence.TOLD} == {key: HEALTHY[key] for key in presence.TOLD}
+    assert (seen["restarts"], seen["last_down"]) == (0, None)
+    assert last_event(bus)["event"] == "up"
+
+
+def test_a_server_that_says_goodbye_was_stopped(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.tell()
+    raw.becomes("ok")
+    raw.worker.disconnect()
+    seen = raw.becomes("stopped")
+    assert seen["last_down"]["reason"] == "it was stopped"
+    assert last_event(bus)["event"] == "stopped"
+
+
+def test_a_server_whose_connection_breaks_is_lost_and_its_values_stale(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.tell()
+    raw.becomes("ok")
+    reading = {"value": 21.5, "unit": "°C", "time": 1, "max_age": 1000, "quality": "ok"}
+    for key in (f"/device/{NAME}.probe/temperature", "/device/pi.other.probe/temperature"):
+        bus.call(lambda broker, key=key: broker.proxy.update(key, json.dumps(reading).encode()))  # type: ignore[misc]
+    raw.worker.close()
+    seen = raw.becomes("lost")
+    assert "crashed or was killed" in seen["last_down"]["reason"]
+    assert last_event(bus)["event"] == "lost"
+    bus.eventually(lambda broker: not broker.proxy._aging)
+    values = bus.tree("/device/")
+    assert values[f"/device/{NAME}.probe/temperature"]["quality"] == "stale"
+    assert "value" not in values[f"/device/{NAME}.probe/temperature"]
+    assert values["/device/pi.other.probe/temperature"] == reading
+
+
+def test_another_instance_is_a_restart(bus: Bus) -> None:
+    first = Raw(bus)
+    first.tell()
+    first.becomes("ok")
+    first.worker.close()
+    lost = first.becomes("lost")
+    second = Raw(bus)
+    second.tell(instance="pi.tank.18.ef01", pid=18)
+    seen = second.becomes("ok")
+    assert (seen["restarts"], seen["pid"]) == (1, 18)
+    assert seen["last_down"] == lost["last_down"]
+    assert last_event(bus)["event"] == "restarted"
+
+
+def test_the_same_instance_that_registers_again_is_none(bus: Bus) -> None:
+    for _ in range(2):
+        raw = Raw(bus)
+        raw.tell()
+        assert raw.becomes("ok")["restarts"] == 0
+        raw.worker.close()
+        raw.becomes("lost")
+
+
+def test_conditions_make_a_server_degraded(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "INTERVAL", 0.05)
+    bus.restart()
+    raw = Raw(bus)
+    raw.tell(state="degraded", conditions={"bus": "no probe"})
+    seen = raw.becomes("degraded")
+    assert seen["conditions"] == {"bus": "no probe"}
+    assert last_event(bus) == {"time": seen["time"], "event": "degraded", "reason": "no probe"}
+    raw.tell()
+    raw.becomes("ok")
+    assert last_event(bus)["event"] == "up"
+
+
+def test_a_server_that_does_not_answer_is_silent_until_it_does(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "INTERVAL", 0.05)
+    bus.restart()
+    raw = Raw(bus)
+    raw.tell()
+    raw.becomes("ok")
+    request = raw.asked()
+    raw.becomes("silent")
+    assert last_event(bus)["event"] == "silent"
+    raw.worker.reply(request, json.dumps(HEALTHY).encode(), b"200")
+    raw.becomes("ok")
+    raw.tell()
+
+
+def test_one_of_two_workers_of_a_server_is_no_loss(bus: Bus) -> None:
+    first, second = Raw(bus), Raw(bus)
+    first.tell()
+    second.tell()
+    first.becomes("ok")
+    first.worker.close()
+    bus.eventually(lambda broker: len(broker.workers) == 1)
+    assert (second.state() or {})["state"] == "ok"
+    second.worker.close()
+    second.becomes("lost")
+
+
+def test_a_worker_that_dies_over_the_question_is_asked_no_more(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.asked()
+    raw.worker.close()
+    raw.becomes("lost")
+    bus.at_rest()
+
+
+# ---------------------------------------------------------------- services that are ours
+
+
+def ours(client: Client, service: str) -> bool | None:
+    """What the broker says about a service: None when it has no worker."""
+    body, status = client.ask(b"mmi.workers", service.encode())
+    return bool(json.loads(body)["ours"]) if status == b"200" else None
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_the_services_that_a_server_names_are_ours_whenever_they_register(bus: Bus, early: bool) -> None:
+    """The connections of one server come in any order."""
+    client, service = bus.stage.client(), f"{NAME}.devices"
+    if early:
+        bus.stage.idle_worker(service.encode())
+        assert ours(client, service) is False
+    raw = Raw(bus)
+    raw.tell()
+    raw.becomes("ok")
+    if not early:
+        assert ours(client, service) is None
+        bus.stage.idle_worker(service.encode())
+    assert ours(client, service) is True
+    assert ours(client, f"{NAME}.mmi") is True
+
+
+def test_a_name_is_ours_only_while_its_server_is_there(bus: Bus) -> None:
+    raw, service = Raw(bus), f"{NAME}.devices"
+    raw.tell()
+    raw.becomes("ok")
+    raw.worker.close()
+    raw.becomes("lost")
+    bus.stage.idle_worker(service.encode())
+    assert ours(bus.stage.client(), service) is False
+
+
+def test_a_server_names_no_services_but_its_own(bus: Bus) -> None:
+    bus.stage.idle_worker(b"foreign")
+    bus.stage.idle_worker(b"pi.tanker.devices")
+    raw = Raw(bus)
+    raw.tell(services=["foreign", "pi.tanker.devices", "\x00", ""])
+    raw.becomes("ok")
+    client = bus.stage.client()
+    assert ours(client, "foreign") is False
+    assert ours(client, "pi.tanker.devices") is False
+
+
+# ---------------------------------------------------------------- hostile ones
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"200"],
+        [b""],
+        [b"", b"200"],
+        [b"\xff\xfe", b"200"],
+        [b'{"version":"\xff"}', b"200"],
+        [b'{"other":' + b"[" * 20_000, b"200"],
+        [b"[]", b"200"],
+        [b'{"pid":"x"}', b"200"],
+        [b'{"services":["\\udc00"]}', b"200"],
+        [b'{"services":3}', b"200"],
+        [b'{"conditions":{"a":[]}}', b"200"],
+        [b'{"uptime":1e999}', b"200"],
+        [b'{"last_error":"' + b"x" * presence.STATUS_LIMIT + b'"}', b"200"],
+        [b'"why"', b"500"],
+        [b"{}", b"200", b"200", b"404"],
+    ],
+    ids=range(15),
+)
+def test_an_answer_that_is_no_status_harms_nobody(
+    bus: Bus, frames: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "INTERVAL", 0.05)
+    bus.restart()
+    raw = Raw(bus)
+    raw.answer(*frames)
+    raw.asked()
+    assert bus.statistic("errors") == 0
+    assert raw.state() is None or (raw.state() or {})["state"] in ("ok", "silent")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"a\nb.c.mmi", b"a\x00.c.mmi", b"/a/.b.mmi", b"..mmi", b".mmi", b"a.b.c.mmi", b"A.b.mmi", b"a b.c.mmi", b"\xe4.b.mmi"],
+)
+def test_a_name_that_is_no_servers_is_not_put_on_the_tree(bus: Bus, name: bytes) -> None:
+    before = set(bus.tree())
+    client, worker = bus.stage.client(), bus.stage.idle_worker(name)
+    client.request(name, b"work")
+    worker.request()
+    worker.close()
+    second = bus.stage.worker(name)
+    second.reply(second.request(), b"done")
+    assert client.reply().body == [b"done"]
+    assert set(bus.tree()) == before
+
+
+def test_names_of_servers_are_bounded_in_number(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "SERVER_LIMIT", 3)
+    keeper = Raw(bus, "pi.keeper")
+    keeper.tell()
+    keeper.becomes("ok")
+    for number in range(20):
+        raw = Raw(bus, f"pi.s{number}")
+        raw.tell()
+        raw.becomes("ok")
+        raw.worker.disconnect()
+        raw.becomes("stopped")
+    expected = {"pi.keeper", "pi.s18", "pi.s19"}
+    assert set(bus.tree("/event/server/")) == {f"/event/server/{name}" for name in expected}
+    assert set(bus.tree("/server/")) == {f"/server/{name}" for name in (*expected, "pi.broker")}
+    assert (keeper.state() or {})["state"] == "ok"
+
+
+def test_servers_beyond_the_bound_are_not_shown_while_all_live(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "SERVER_LIMIT", 1)
+    first = Raw(bus, "pi.one")
+    first.tell()
+    first.becomes("ok")
+    second = bus.stage.idle_worker(b"pi.two.mmi")
+    assert state(bus, "pi.two") is None
+    second.close()
+    bus.eventually(lambda broker: len(broker.workers) == 1)
+    assert state(bus, "pi.two") is None
+
+
+# ---------------------------------------------------------------- the broker itself, and real servers
+
+
+def test_the_broker_shows_itself(bus: Bus) -> None:
+    seen = becomes(bus, "pi.broker", "ok")
+    assert seen["pid"] == os.getpid()
+    assert seen["restarts"] == 0
+
+
+def test_a_server_older_than_the_broker_tells_that_the_broker_was_away(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.tell(uptime=1e6)
+    raw.becomes("ok")
+    seen = state(bus, "pi.broker")
+    assert seen is not None
+    assert seen["restarts"] == 1
+    assert last_event(bus, "pi.broker")["event"] == "restarted"
+
+
+def test_a_real_server_and_all_its_services(bus: Bus) -> None:
+    server = Server("pi", "tank", bus.ip, BASE)
+    client = bus.stage.client()
+    with running(server) as runner:
+        seen = becomes(bus, NAME, "ok")
+        assert seen["memory"] > 0
+        for service in server.services():
+            assert bus.stage.until(lambda service=service: ours(client, service) is True), service  # type: ignore[misc]
+        runner.call(lambda: server.condition("probe", "not there"))
+    assert becomes(bus, NAME, "stopped")["last_down"]["reason"] == "it was stopped"
+
+
+def test_after_a_restart_of_the_broker_every_service_is_ours_again(bus: Bus) -> None:
+    """Each connection comes back after a pause of its own; the server is asked when the first of them is there."""
+    server = Server("pi", "tank", bus.ip, BASE)
+    with running(server):
+        becomes(bus, NAME, "ok")
+        bus.restart()
+        client = bus.stage.client()
+        bus.eventually(lambda broker: len(broker.workers) == 2)
+        becomes(bus, NAME, "ok")
+        for service in server.services():
+            assert ours(client, service) is True
+
+
+def test_a_process_that_is_killed_and_one_that_takes_its_place(bus: Bus) -> None:
+    config = write_config(bus.ip.removeprefix("ipc://"))
+    pids = []
+    for kill in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(server_command("fake", config), env=environment(), stderr=subprocess.DEVNULL)
+        try:
+            seen = becomes(bus, "pi.fake", "ok")
+            pids.append(seen["pid"])
+            assert seen["pid"] == process.pid
+            assert seen["restarts"] == len(pids) - 1
+            process.send_signal(kill)
+            down = becomes(bus, "pi.fake", "lost" if kill == signal.SIGKILL else "stopped")
+        finally:
+            process.kill()
+            process.wait(LIMIT)
+        expected = "crashed or was killed" if kill == signal.SIGKILL else "it was stopped"
+        assert expected in down["last_down"]["reason"]
+
+
+def test_a_service_of_no_server_is_not_asked(bus: Bus) -> None:
+    worker = bus.stage.idle_worker(unique())
+    bus.stage.probe()
+    assert not worker.requests
+    assert set(bus.tree("/server/")) == {"/server/pi.broker"}
