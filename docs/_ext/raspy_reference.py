@@ -105,7 +105,7 @@ def toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"{value:_g}" if isinstance(value, float) and abs(value) < 1e6 else f"{int(value):_}"
+        return f"{value:g}" if abs(value) < 100_000 else f"{int(value):_}"
     return msgspec.json.encode(value).decode()
 
 

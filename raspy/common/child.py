@@ -97,13 +97,13 @@ class Child:
 
     def start(self) -> None:
         """Start the process; a machine that cannot is tried again later."""
-        self._open()
         self.process = ExecutiveProcess(self._command, self.name, self._environment())
         self._started = time.monotonic()
         self.starts += 1
         self.state = STARTING
         self.due = self._started + self._times.start
         try:
+            self._open()
             self.process.run()
         except OSError as error:
             logger.error("%s: cannot be started: %s", self.name, error)
@@ -215,9 +215,13 @@ class Child:
         if self.notify is not None:
             self.notify.close()
             self.notify = None
-            os.unlink(self._path)
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass  # something has tidied up
 
     def _open(self) -> None:
+        os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
         flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | flags)
         self.notify.bind(self._path)

@@ -217,7 +217,7 @@ class Executive:
         self._destroyed = True
         self.pool.close()
         self._handlers.clear()
-        self.ctx.destroy(linger=0)
+        self.ctx.destroy(linger=100)
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
         write_end, self._wake_write = self._wake_write, -1

@@ -66,12 +66,12 @@ class MajorDomoClient:
         """Send a request and wait for its reply.
 
         :param service: the service's name
-        :param request: the frames of the request (one frame may be given bare)
+        :param request: the frames of the request (one frame may be given bare); without any, one empty frame is sent
         :returns: the frames of the reply; None when there was none
         :raises raspy.common.MDP.ClientError: the client is destroyed
         """
         name = service.encode() if isinstance(service, str) else service
-        body = [request] if isinstance(request, bytes) else list(request)
+        body = [request] if isinstance(request, bytes) else list(request) or [b""]
         if name.startswith(MDP.INTERNAL_SERVICE_PREFIX.encode()) or not self.is_ours(name):
             return self._try(name, body, self.retries, self.timeout)
         reads = bool(body) and body[0] in READING_VERBS

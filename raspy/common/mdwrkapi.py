@@ -177,7 +177,8 @@ class WorkerConnection:
     def _reply(self, connection: int, body: list[bytes]) -> None:
         if connection == self._connection and self.client is not None:
             client, self.client = self.client, None
-            self.send(MDP.W_REPLY, client, b"", *body)
+            # without a body it is no reply, and the broker would wait for one for ever
+            self.send(MDP.W_REPLY, client, b"", *(body or [b""]))
 
 
 class MajorDomoWorker:

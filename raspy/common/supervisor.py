@@ -27,6 +27,8 @@ logger = logging.getLogger("raspy.supervisor")
 
 HELPER_TIME = 30.0
 """Seconds that a check of the configuration or a `make-safe` may take."""
+SOCKET_BASE = 60
+"""Longest directory for the notify sockets, so that with the rest of their path they stay below 108 bytes (unix(7))."""
 BROKER_TIME = 10.0
 """Seconds for which the others wait for the broker's first READY; they can do without it."""
 
@@ -96,8 +98,9 @@ class Supervisor:
 
     def reload(self) -> None:
         """Check the configuration; when good, start and stop what it says, have the others read it."""
-        logger.info("reading the configuration again")
-        self._help("check", ["--check"], self._rechecked)
+        if self.children:
+            logger.info("reading the configuration again")
+            self._help("check", ["--check"], self._rechecked)
 
     def shutdown(self) -> None:
         """Stop the servers, the last started first; :meth:`run` then returns. Again: kill them."""
@@ -127,7 +130,7 @@ class Supervisor:
         self.hostname = local_hostname(config.section(BusConfig))
         setup("supervisor", config.section(RunConfig).log_level, self.hostname, self._json)
         base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108  a directory of our own, mode 0700, below it
-        if not os.access(base, os.W_OK):
+        if not os.access(base, os.W_OK) or len(base) > SOCKET_BASE:
             base = "/tmp"  # noqa: S108
         self._directory = os.path.join(base, f"raspy-{os.getpid()}-{os.urandom(4).hex()}")
         try:
@@ -165,7 +168,9 @@ class Supervisor:
         if code:
             self.exit_code, self.stopping = (code if code > 0 else runner.FAILED), True
             return
-        self._set_children()
+        if not self._set_children():
+            self.exit_code, self.stopping = runner.WRONG_USE, True
+            return
         names = list(self.children)
         logger.info("starting %s", ", ".join(names))
         first = self.children.get("broker")
@@ -178,11 +183,10 @@ class Supervisor:
     def _rechecked(self, code: int) -> None:
         if self.stopping:
             return
-        if code:
+        before = dict(self.children)
+        if code or not self._set_children():
             logger.error("the configuration is not used, everything stays as it was")
             return
-        before = dict(self.children)
-        self._set_children()
         for name, child in reversed(before.items()):
             if name not in self.children and child.up:
                 # Stays among the children until it has ended, so that its outputs are made safe.
@@ -197,14 +201,20 @@ class Supervisor:
             else:
                 child.reload()
 
-    def _set_children(self) -> None:
+    def _set_children(self) -> bool:
         """Have a child for each server that the configuration wants here; those that are there stay."""
+        try:
+            names = runner.chosen_servers(runner.load_config(self._config_path))
+        except ConfigError as error:
+            runner.say(error)
+            return False
         before, self.children = self.children, {}
         self._leaving = set()
-        for name in runner.chosen_servers(runner.load_config(self._config_path)):
+        for name in names:
             self.children[name] = before.get(name) or Child(
                 name, [*self._runner, name, *self._options], self._directory, self._times, self._changed
             )
+        return True
 
     def _start_others(self) -> None:
         self._others_due = None

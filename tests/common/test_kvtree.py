@@ -239,3 +239,31 @@ def test_too_many_deletions_in_a_snapshot_take_another(monkeypatch):
         replica.update(f"/device/{number}", 14 + number, b"")
     replica.finish(13)
     assert replica.wants_snapshot
+
+
+def test_a_key_that_is_new_since_the_snapshot_began_stays():
+    replica, changes = copy()
+    replica.begin()
+    replica.update("/device/new", 12, b"1")
+    replica.finish(11)
+    assert replica.tree == {"/device/new": b"1"}
+    assert changes == [("/device/new", b"1")]
+
+
+def test_a_key_that_was_deleted_since_the_snapshot_began_stays_away():
+    replica, _ = copy()
+    replica.begin()
+    replica.entry("/device/a", 11, b"1")
+    replica.update("/device/a", 12, b"")
+    replica.finish(11)
+    assert replica.tree == {}
+
+
+def test_a_loss_while_a_snapshot_comes_takes_another():
+    replica, _ = copy()
+    replica.begin()
+    replica.heartbeat(12, Heartbeat(10, {"device": 2}))
+    assert not replica.wants_snapshot
+    replica.finish(10)
+    assert replica.wants_snapshot
+    assert not replica.exact

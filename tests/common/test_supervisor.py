@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from raspy.common.supervisor import Supervisor
 from tests.support import need_program
 
 STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
@@ -53,7 +56,7 @@ class Stage:
     def start(self, *before: str, **environment: str) -> Stage:
         """Start it, behind a program that starts others; capitals are its environment."""
         known = {key: value for key, value in os.environ.items() if not key.startswith(("RASPY_", "NOTIFY_"))}
-        places = {"STAGE_JOURNAL": str(self.journal), "XDG_RUNTIME_DIR": str(self.run_directory)}
+        places: dict[str, str] = {"STAGE_JOURNAL": str(self.journal), "XDG_RUNTIME_DIR": str(self.run_directory)}
         places["PYTHONPATH"] = TOP
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -350,3 +353,59 @@ def test_ctrl_c_at_a_terminal_reaches_the_supervisor_alone(stage: Stage) -> None
     assert os.getpgid(pid) == os.getsid(pid) == pid
     assert stage.end(signal.SIGINT) == 0
     assert "SIGINT: stopping" in stage.log
+
+
+def test_a_program_that_cannot_be_run_is_1(tmp_path: Path) -> None:
+    code = (
+        "import sys; from raspy.common.supervisor import Supervisor; "
+        "sys.exit(Supervisor(['/nowhere/at/all'], sys.argv[1]).run())"
+    )
+    path = tmp_path / "raspy.toml"
+    path.write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": TOP, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "check: cannot be run: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_instance_id_names_host_and_process() -> None:
+    one = Supervisor()
+    assert one.get_instance_id() == one.get_instance_id() != Supervisor().get_instance_id()
+    assert one.get_instance_id().startswith(f"localhost.supervisor.{os.getpid()}.")
+
+
+def test_it_tells_its_own_supervisor(stage: Stage, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(LIMIT_S)
+        stage.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        said = set()
+        while not said >= {b"READY=1", b"WATCHDOG=1"}:
+            said.add(heard.recv(4096))
+        for name in ("broker", "plain", "output"):
+            stage.wait_ready(name)
+        assert stage.end() == 0
+        heard.setblocking(False)
+        while True:
+            try:
+                said.add(heard.recv(4096))
+            except BlockingIOError:
+                break
+    assert said == {b"READY=1", b"WATCHDOG=1", b"STOPPING=1"}, "the servers talk to us, not past us"
+
+
+def test_the_last_word_of_a_removed_socket_directory_is_not_the_end(stage: Stage) -> None:
+    stage.start()
+    pid = stage.wait_ready("plain")
+    stage.wait_ready("output")
+    for directory in stage.run_directory.iterdir():
+        shutil.rmtree(directory)
+    os.kill(pid, signal.SIGKILL)
+    stage.wait_ready("plain", 2)
+    assert stage.end() == 0
