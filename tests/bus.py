@@ -101,9 +101,7 @@ class Bus:
         self.ip = f"ipc://{directory}"
         self.address = MDP.endpoint(self.ip, BASE)
         self.runner = OnThread(self._broker()).wait()
-        target = Target(
-            self.address, self.settings.heartbeat / 1000, self.settings.liveness, LIMIT, 0.1
-        )
+        target = Target(self.address, self.settings.heartbeat / 1000, self.settings.liveness, LIMIT, 0.1)
         self.stage = Stage(target)
         self._dealers: list[zmq.Socket[bytes]] = []
 

@@ -167,7 +167,7 @@ class ServicesReference(Reference):
             rows = [
                 (f"``{verb.usage}``", "reads" if verb.reads else "acts", " ".join(verb.doc.split())) for verb in verbs
             ]
-            lines += table("30 8 62", [("request", "", "reply"), *rows])
+            lines += table("30 8 62", [("request", "kind", "reply"), *rows])
         return lines
 
 

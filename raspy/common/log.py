@@ -115,6 +115,8 @@ def setup(name: str, level: str = "info", hostname: str = "", json: bool = False
     handler = journal_handler(name, hostname) if under_journal() and not json else None
     if handler is None:
         handler = logging.StreamHandler(sys.stderr)
+        # What no line of ours shows need not be looked up for each record.
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         handler.setFormatter(JsonFormatter(name) if json else Formatter(name, "prefix" if under_journal() else "line"))
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -122,8 +124,6 @@ def setup(name: str, level: str = "info", hostname: str = "", json: bool = False
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.captureWarnings(True)
-    # What no line of ours shows need not be looked up for each record.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     crash = logging.getLogger("raspy.crash")
     sys.excepthook = lambda *error: crash.critical("ended by an error nobody expected", exc_info=error)
     threading.excepthook = lambda caught: crash.error(

@@ -15,7 +15,7 @@ from raspy.common.mdcliapi import READING_VERBS, MajorDomoClient
 from raspy.common.server import MMI, Server
 from raspy.common.statistics import STATISTICS
 from raspy.common.verbs import Later, Verbs
-from tests.bus import BASE, Bus, running, running_bus
+from tests.bus import BASE, Bus, eventually, running, running_bus
 from tests.conformance.stage import Request, Worker, unique
 from tests.support_devices import LIMIT, short_directory
 
@@ -75,7 +75,7 @@ class Served:
     def __init__(self, bus: Bus, service: bytes, answer: Callable[[Worker, Request], None]) -> None:
         self.bus = bus
         self.requests: list[Request] = []
-        self.worker = bus.stage.idle_worker(service)
+        self.worker = bus.stage.worker(service)
         self._answer = answer
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -132,7 +132,8 @@ def test_a_foreign_service_is_tried_again(bus: Bus, client: MajorDomoClient) -> 
     client.timeout = 300
     with Served(bus, service, second) as served:
         assert client.send(service, b"work") == [b"done"]
-        assert [request.body for request in served.requests] == [[b"work"]] * 2
+        assert len(served.requests) >= 2
+        assert all(request.body == [b"work"] for request in served.requests)
 
 
 def test_without_any_answer_there_is_none_after_all_tries(bus: Bus, client: MajorDomoClient) -> None:
@@ -155,13 +156,16 @@ def test_a_late_reply_to_an_earlier_request_is_not_the_next_ones(bus: Bus, clien
 # ---------------------------------------------------------------- our services
 
 
-def test_an_acting_verb_is_sent_once_with_an_id(bus: Bus, client: MajorDomoClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_acting_verb_is_sent_once_with_an_id(
+    bus: Bus, client: MajorDomoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mdcliapi, "ACT_TIMEOUT", 300)
     with deaf_server(bus) as taken:
+        assert client.is_ours(b"pi.deaf.devices")
+        before = bus.statistic("requests")
         assert client.send("pi.deaf.devices", [b"exec", b"feed"]) is None
-        assert taken() == ["feed"]
-        memory = bus.call(lambda broker: broker.statistics())
-        assert memory["broker.errors"] == 0
+        assert bus.statistic("requests") == before + 1
+        assert eventually(taken) == ["feed"]
 
 
 def test_a_reading_verb_is_tried_again(bus: Bus, client: MajorDomoClient) -> None:
@@ -169,7 +173,7 @@ def test_a_reading_verb_is_tried_again(bus: Bus, client: MajorDomoClient) -> Non
         assert client.is_ours(b"pi.deaf.devices")
         client.timeout, client.retries = 200, 4
         assert client.send("pi.deaf.devices", [b"info", b"tank"]) is None
-        assert taken() == ["tank"] * 4
+        assert eventually(lambda: taken() == ["tank"] * 4)
 
 
 def test_ours_is_asked_until_it_is_so_and_then_no_more(bus: Bus, client: MajorDomoClient) -> None:

@@ -32,7 +32,9 @@ def pair(ctx: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Sockets]:
         yield one, other
 
 
-@pytest.mark.parametrize("frames", [[b""], [b"", b""], [b"a"], [b"a", b"", bytes(100_000)], [b"%d" % n for n in range(900)]])
+@pytest.mark.parametrize(
+    "frames", [[b""], [b"", b""], [b"a"], [b"a", b"", bytes(100_000)], [b"%d" % n for n in range(900)]]
+)
 def test_what_is_sent_is_what_is_received(pair: Sockets, frames: list[bytes]) -> None:
     send, take = sender(pair[0]), receiver(pair[1])
     assert take() is None
@@ -57,10 +59,12 @@ def test_the_rest_of_a_long_message_is_dropped_and_the_next_is_whole(pair: Socke
 
 def test_a_full_queue_refuses_the_whole_message(pair: Sockets) -> None:
     send, take, sent = sender(pair[0]), receiver(pair[1]), 0
-    with pytest.raises(zmq.Again):
+    try:
         while sent < 1000:
             send([b"%d" % sent, b"end"])
             sent += 1
+    except zmq.Again:
+        pass
     assert 0 < sent < 1000
     assert [take() for _ in range(sent)] == [[b"%d" % number, b"end"] for number in range(sent)]
     assert take() is None
@@ -101,9 +105,10 @@ def test_a_pipe_talks_both_ways_and_is_bounded(ctx: zmq.Context[zmq.Socket[bytes
         assert other.recv() == b"there"
         other.send(b"and back")
         assert one.recv() == b"and back"
-        with pytest.raises(zmq.Again):
-            for _ in range(10):
-                one.send(b"x", zmq.DONTWAIT)
+        assert one.poll(0, zmq.POLLOUT)
+        for _ in range(2):  # one at each end
+            one.send(b"x", zmq.DONTWAIT)
+        assert not one.poll(0, zmq.POLLOUT)
 
 
 def test_a_message_is_shown_a_frame_a_line(pair: Sockets, capsys: pytest.CaptureFixture[str]) -> None:

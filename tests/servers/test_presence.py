@@ -278,7 +278,17 @@ def test_an_answer_that_is_no_status_harms_nobody(
 
 @pytest.mark.parametrize(
     "name",
-    [b"a\nb.c.mmi", b"a\x00.c.mmi", b"/a/.b.mmi", b"..mmi", b".mmi", b"a.b.c.mmi", b"A.b.mmi", b"a b.c.mmi", b"\xe4.b.mmi"],
+    [
+        b"a\nb.c.mmi",
+        b"a\x00.c.mmi",
+        b"/a/.b.mmi",
+        b"..mmi",
+        b".mmi",
+        b"a.b.c.mmi",
+        b"A.b.mmi",
+        b"a b.c.mmi",
+        b"\xe4.b.mmi",
+    ],
 )
 def test_a_name_that_is_no_servers_is_not_put_on_the_tree(bus: Bus, name: bytes) -> None:
     before = set(bus.tree())

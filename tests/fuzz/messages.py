@@ -1,0 +1,152 @@
+"""What hostile peers send: arbitrary frames, near-valid messages, and what they do otherwise."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+REQUESTS, SNAPSHOT, COLLECTOR, UPDATES = "requests", "snapshot", "collector", "updates"
+PEERS = {REQUESTS: 8, SNAPSHOT: 3, COLLECTOR: 3, UPDATES: 2}
+"""Hostile peers of each of the broker's sockets."""
+DEAF = {(REQUESTS, 0), (REQUESTS, 1), (SNAPSHOT, 0), (UPDATES, 0)}
+"""Those of them that never read."""
+
+STATUS = b'{"pid":1,"version":"1","state":"ok","instance":"i","services":["a.b.devices","mmi.x","\\u0000"],"uptime":9e9}'
+WORDS = [
+    b"",
+    b"MDPC01",
+    b"MDPW01",
+    b"MDPC02",
+    *(bytes([code]) for code in range(8)),
+    b"svc",
+    b"a.b.mmi",
+    b"a.b.devices",
+    b"\n.\x00.mmi",
+    b"..mmi",
+    b"mmi.",
+    b"mmi.service",
+    b"mmi.discovery",
+    b"mmi.services",
+    b"mmi.workers",
+    b"mmi.statistics",
+    b"mmi.version",
+    b"n" * 255,
+    b"n" * 256,
+    b"RASPY1 " + b"0" * 32,
+    b"RASPY1 ",
+    b"status",
+    b"200",
+    b"404",
+    STATUS,
+    b"{}",
+    b"[" * 3000,
+    b'{"a":' + b"[" * 3000,
+    b'{"version":"\xff"}',
+    b"^(a+)+$",
+    b"(",
+    b"(?P<x>.)\\1",
+]
+"""Frames that mean something to the ROUTER of requests."""
+KEYS = [
+    b"",
+    b"HUGZ",
+    b"KTHXBAI",
+    b"ICANHAZ?",
+    b"/",
+    b"//",
+    b"/device/",
+    b"/device/a.b.probe/temperature",
+    b"/device/a.b.probe2/temperature",
+    b"/server/a.b",
+    b"/event/x/y",
+    b"/top",
+    b"no slash",
+    b"/\xff/x",
+    b"/a\n/x",
+    b"/k" * 256,
+    b"/k" * 257,
+]
+BODIES = [
+    b"",
+    b'{"quality":"ok","value":1,"max_age":1}',
+    b'{"quality":"ok","value":1,"max_age":0.001}',
+    b'{"quality":"ok","value":1,"max_age":31536000}',
+    b'{"quality":"ok","value":1}',
+    b'{"quality":"ok","max_age":-1}',
+    b'{"quality":"ok","max_age":1e999}',
+    b'{"quality":"error","reason":"x"}',
+    b'{"quality":"stale"}',
+    b'{"quality":"ok","max_age":1,"x":"\xff"}',
+    b'{"quality":"ok","max_age":1,"x":' + b"[" * 3000,
+    b"[]",
+    b"null",
+    b"x" * 20_000,
+    b"x" * 70_000,
+]
+SEQUENCES = [struct.pack(">Q", 0), struct.pack(">Q", 2**64 - 1), b"", b"1234567", b"123456789"]
+SUBSCRIPTIONS = [b"\x01", b"\x00", b"\x01HUGZ", b"\x01/device/", b"\x00/device/", b"\x02", b""]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a peer does: ``send``, ``vanish``, ``read``, or ``answer`` the next request with a body."""
+
+    what: str
+    socket: str
+    peer: int
+    frames: tuple[bytes, ...] = ()
+
+
+def _words(words: list[bytes]) -> st.SearchStrategy[bytes]:
+    return st.one_of(st.sampled_from(words), st.sampled_from(words), st.binary(max_size=40))
+
+
+ANY = st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(WORDS)), max_size=9)
+MDP = st.tuples(
+    st.sampled_from([b"", b"", b"", b"", b"x"]),
+    st.sampled_from([b"MDPC01", b"MDPW01", b"MDPW01", b"MDPC02", b""]),
+    st.lists(_words(WORDS), max_size=6),
+).map(lambda parts: [parts[0], parts[1], *parts[2]])
+LONG = st.tuples(st.sampled_from([b"MDPC01", b"MDPW01"]), st.sampled_from([100, 1021, 1022, 1023, 5000])).map(
+    lambda parts: [b"", parts[0], b"svc", *([b"x"] * parts[1])]
+)
+READY = st.sampled_from(WORDS).map(lambda name: [b"", b"MDPW01", b"\x01", name])
+REQUEST = st.tuples(_words(WORDS), st.lists(_words(WORDS), max_size=3)).map(
+    lambda parts: [b"", b"MDPC01", parts[0], *parts[1]]
+)
+UPDATE = st.tuples(
+    st.one_of(_words(KEYS), st.integers(0, 5000).map(lambda n: b"/crowd%d/k" % n)),
+    st.one_of(st.sampled_from(SEQUENCES[:2]), st.sampled_from(SEQUENCES)),
+    _words(BODIES),
+).map(list)
+ASK = st.tuples(st.sampled_from([b"ICANHAZ?", b"ICANHAZ?", b"ICANHAZ", b""]), _words(KEYS)).map(list)
+MESSAGES = {
+    REQUESTS: st.one_of(MDP, MDP, READY, REQUEST, REQUEST, ANY, LONG),
+    SNAPSHOT: st.one_of(ASK, ASK, ANY),
+    COLLECTOR: st.one_of(UPDATE, UPDATE, UPDATE, ANY),
+    UPDATES: st.one_of(_words(SUBSCRIPTIONS).map(lambda frame: [frame]), ANY),
+}
+
+
+def _steps_at(socket: str) -> st.SearchStrategy[Step]:
+    peers = st.integers(0, PEERS[socket] - 1)
+    send = st.builds(
+        lambda peer, frames: Step("send", socket, peer, tuple(frames) or (b"",)), peers, MESSAGES[socket]
+    )
+    vanish = st.builds(lambda peer: Step("vanish", socket, peer), peers)
+    read = st.builds(lambda peer: Step("read", socket, peer), peers)
+    if socket != REQUESTS:
+        return st.one_of(send, send, send, send, send, send, read, vanish)
+    answer = st.builds(
+        lambda peer, body: Step("answer", socket, peer, tuple(body)), peers, st.lists(_words(WORDS), max_size=3)
+    )
+    return st.one_of(send, send, send, send, send, send, answer, answer, read, vanish)
+
+
+STEPS = st.lists(
+    st.one_of(_steps_at(REQUESTS), _steps_at(REQUESTS), *(_steps_at(name) for name in PEERS if name != REQUESTS)),
+    min_size=1,
+    max_size=40,
+)
