@@ -33,7 +33,7 @@ def act(request: Request) -> dict[str, Any]:
     with MajorDomoClient(request.address) as client:
         _find(request, client, service)
         if request.arguments.timeout:
-            client.timeout = int(request.arguments.timeout * 1000)
+            client.timeout = client.act_timeout = int(request.arguments.timeout * 1000)
         reply = client.send(service, frames)
         if not reply:
             raise MDP.ClientError(f"{service}: no answer in time; --timeout gives it longer")

@@ -11,9 +11,6 @@ import zmq
 
 from raspy.common import MDP
 
-ACT_TIMEOUT = 5000
-"""Milliseconds that a verb which acts on one of our servers may take; it is sent once."""
-
 READING_VERBS = frozenset(b"all check export get info list list_keys log query status template version".split())
 """First frames of requests to our servers that change nothing, and so may be sent again."""
 
@@ -44,6 +41,8 @@ class MajorDomoClient:
     """Times that a request is sent before giving up."""
     timeout = 500
     """Milliseconds that one try waits for the reply."""
+    act_timeout = 5000
+    """Milliseconds that a verb which acts on one of our servers may take; it is sent once."""
 
     def __init__(self, broker: str) -> None:
         self.broker = broker
@@ -76,7 +75,7 @@ class MajorDomoClient:
             return self._try(name, body, self.retries, self.timeout)
         reads = bool(body) and body[0] in READING_VERBS
         body.insert(0, MDP.REQUEST_ID + os.urandom(16).hex().encode())
-        return self._try(name, body, self.retries if reads else 1, self.timeout if reads else ACT_TIMEOUT)
+        return self._try(name, body, self.retries if reads else 1, self.timeout if reads else self.act_timeout)
 
     def is_ours(self, service: bytes) -> bool:
         """Whether the broker marks a service as one of our servers'; asked until it does."""

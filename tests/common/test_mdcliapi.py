@@ -156,10 +156,8 @@ def test_a_late_reply_to_an_earlier_request_is_not_the_next_ones(bus: Bus, clien
 # ---------------------------------------------------------------- our services
 
 
-def test_an_acting_verb_is_sent_once_with_an_id(
-    bus: Bus, client: MajorDomoClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mdcliapi, "ACT_TIMEOUT", 300)
+def test_an_acting_verb_is_sent_once_with_an_id(bus: Bus, client: MajorDomoClient) -> None:
+    client.act_timeout = 300
     with deaf_server(bus) as taken:
         assert client.is_ours(b"pi.deaf.devices")
         before = bus.statistic("requests")

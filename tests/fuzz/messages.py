@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -99,8 +100,17 @@ class Step:
     frames: tuple[bytes, ...] = ()
 
 
+T = TypeVar("T")
+
+
+def weighted(*choices: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
+    """One of several strategies, each as often as its weight says (``one_of`` counts equal ones once)."""
+    table = [strategy for weight, strategy in choices for _ in range(weight)]
+    return st.integers(0, len(table) - 1).flatmap(table.__getitem__)
+
+
 def _words(words: list[bytes]) -> st.SearchStrategy[bytes]:
-    return st.one_of(st.sampled_from(words), st.sampled_from(words), st.binary(max_size=40))
+    return weighted((3, st.sampled_from(words)), (1, st.binary(max_size=40)))
 
 
 ANY = st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(WORDS)), max_size=9)
@@ -117,16 +127,16 @@ REQUEST = st.tuples(_words(WORDS), st.lists(_words(WORDS), max_size=3)).map(
     lambda parts: [b"", b"MDPC01", parts[0], *parts[1]]
 )
 UPDATE = st.tuples(
-    st.one_of(_words(KEYS), st.integers(0, 5000).map(lambda n: b"/crowd%d/k" % n)),
-    st.one_of(st.sampled_from(SEQUENCES[:2]), st.sampled_from(SEQUENCES)),
+    weighted((2, _words(KEYS)), (1, st.integers(0, 5000).map(lambda n: b"/crowd%d/k" % n))),
+    weighted((5, st.sampled_from(SEQUENCES[:2])), (1, st.sampled_from(SEQUENCES))),
     _words(BODIES),
 ).map(list)
 ASK = st.tuples(st.sampled_from([b"ICANHAZ?", b"ICANHAZ?", b"ICANHAZ", b""]), _words(KEYS)).map(list)
 MESSAGES = {
-    REQUESTS: st.one_of(MDP, MDP, READY, REQUEST, REQUEST, ANY, LONG),
-    SNAPSHOT: st.one_of(ASK, ASK, ANY),
-    COLLECTOR: st.one_of(UPDATE, UPDATE, UPDATE, ANY),
-    UPDATES: st.one_of(_words(SUBSCRIPTIONS).map(lambda frame: [frame]), ANY),
+    REQUESTS: weighted((20, MDP), (10, READY), (30, REQUEST), (10, ANY), (1, LONG)),
+    SNAPSHOT: weighted((3, ASK), (1, ANY)),
+    COLLECTOR: weighted((5, UPDATE), (1, ANY)),
+    UPDATES: weighted((3, _words(SUBSCRIPTIONS).map(lambda frame: [frame])), (1, ANY)),
 }
 
 
@@ -138,15 +148,15 @@ def _steps_at(socket: str) -> st.SearchStrategy[Step]:
     vanish = st.builds(lambda peer: Step("vanish", socket, peer), peers)
     read = st.builds(lambda peer: Step("read", socket, peer), peers)
     if socket != REQUESTS:
-        return st.one_of(send, send, send, send, send, send, read, vanish)
+        return weighted((30, send), (2, read), (1, vanish))
     answer = st.builds(
         lambda peer, body: Step("answer", socket, peer, tuple(body)), peers, st.lists(_words(WORDS), max_size=3)
     )
-    return st.one_of(send, send, send, send, send, send, answer, answer, read, vanish)
+    return weighted((30, send), (8, answer), (2, read), (1, vanish))
 
 
 STEPS = st.lists(
-    st.one_of(_steps_at(REQUESTS), _steps_at(REQUESTS), *(_steps_at(name) for name in PEERS if name != REQUESTS)),
-    min_size=1,
-    max_size=40,
+    weighted((5, _steps_at(REQUESTS)), (1, _steps_at(SNAPSHOT)), (3, _steps_at(COLLECTOR)), (1, _steps_at(UPDATES))),
+    min_size=10,
+    max_size=60,
 )

@@ -178,7 +178,7 @@ PHRASES = [
     f"up to {WORKER.reconnect} ms",
     f"the last {server.MEMORY_REPLIES}, or those that fit into {server.MEMORY_BYTES >> 10} KiB",
     f"up to {CLIENT.retries} times, each time on a new socket, and waits {CLIENT.timeout} ms",
-    f"sends once, and waits {mdcliapi.ACT_TIMEOUT / 1000:g} s",
+    f"sends once, and waits {mdcliapi.MajorDomoClient.act_timeout / 1000:g} s",
     f"one line in {proxy.LOG_INTERVAL:g} s at most",
     f"at most {31_536_000:,} (a year",
     f"of events the last {kvpublisher.MOST_EVENTS}",
