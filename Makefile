@@ -30,7 +30,7 @@ start: ## start the appliance on its defaults: page on http://127.0.0.1:8080
 	@exec .venv/bin/raspy run $(ARGS)
 
 tests: ## run all tests; reports under build/ (ARGS="-k word" to choose, COVERAGE=1 to measure)
-	@scripts/bootstrap tests system
+	@scripts/bootstrap tests docs system
 	@mkdir -p build
 	@rm -rf build/coverage
 	$(PYTEST) --junitxml=build/tests.xml $(ARGS)

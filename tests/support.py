@@ -21,9 +21,7 @@ def need_program(name: str) -> str:
     """Return the path of a program, or skip. sbin is searched too: Debian keeps it from users' PATH."""
     path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
     if path is None:
-        pytest.skip(
-            f"needs {name}: sudo apt-get install {_PACKAGES.get(name, name)}", allow_module_level=True
-        )
+        pytest.skip(f"needs {name}: sudo apt-get install {_PACKAGES.get(name, name)}", allow_module_level=True)
     return path
 
 

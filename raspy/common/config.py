@@ -21,6 +21,8 @@ ID = re.compile(r"[a-z0-9_-]{1,63}")
 """Host, server, device and subdevice names on the tree."""
 
 PORTS = 4
+NOT_KEYS = ("RASPY_CONFIG", "RASPY_TEST_")
+"""Beginnings of environment variables that are no keys."""
 
 
 class ConfigError(GenericError, ValueError):
@@ -153,14 +155,21 @@ class Config:
         return result
 
     def check_sections(self, known: list[str]) -> None:
-        """Refuse a table that belongs to no server.
+        """Refuse a table, or a variable of the environment, that belongs to no server.
 
-        :raises ConfigError: with the table's name and line
+        :raises ConfigError: with the table's name and line, or the variable's name
         """
         for name in self.tables:
             if name not in known:
                 raise ConfigError(
                     f"{self._where(name)}: unknown section [{name}]; known are {', '.join(sorted(known))}"
+                )
+        prefixes = tuple(f"RASPY_{name.upper()}_" for name in known) + NOT_KEYS
+        for variable in os.environ:
+            if variable.startswith("RASPY_") and not variable.startswith(prefixes):
+                raise ConfigError(
+                    f"environment variable {variable}: unknown section; known are "
+                    + ", ".join(f"RASPY_{name.upper()}_<KEY>" for name in sorted(known))
                 )
 
     def _check_key(self, section: type[Section], key: str, value: Any, source: str, from_text: bool) -> None:
@@ -197,7 +206,9 @@ class Config:
                 table = head[1]
                 if key is None and table == section:
                     return f"{self.path}:{number}"
-            elif (key is not None and table == section and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line)) or (not table and re.match(rf"\s*{re.escape(section)}\s*[.=]", line)):
+            elif (key is not None and table == section and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line)) or (
+                not table and re.match(rf"\s*{re.escape(section)}\s*[.=]", line)
+            ):
                 return f"{self.path}:{number}"
         return self.path
 

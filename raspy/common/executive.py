@@ -153,7 +153,7 @@ class Executive:
         """Let go of everything; called on the loop's thread after its last turn. To be extended."""
 
     def reload(self) -> None:
-        """Read the configuration again (SIGHUP). To be extended."""
+        """Look at the world again (SIGHUP). To be extended; the configuration is read at the start only."""
 
     def alive(self) -> bool:
         """Whether the watchdog may be fed. To be extended by a server whose whole hardware can fall silent."""
@@ -216,6 +216,7 @@ class Executive:
             return
         self._destroyed = True
         self.pool.close()
+        self.notifier.close()
         self._handlers.clear()
         self.ctx.destroy(linger=100)
         if threading.current_thread() is threading.main_thread():

@@ -48,6 +48,8 @@ class KvPublisher:
         self.loop = loop
         self.on_epoch: Callable[[], None] | None = None
         """Called when the Proxy is back after it was away."""
+        self.on_connected: Callable[[bool], None] | None = None
+        """Called when the connection was made (True) or broke (False)."""
         self.dropped = 0
         """Events that were dropped because too many waited; the oldest go first."""
         self.connected = False
@@ -159,7 +161,10 @@ class KvPublisher:
                 event = self._monitor.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            self.connected = struct.unpack("=H", event[0][:2])[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            connected = struct.unpack("=H", event[0][:2])[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            changed, self.connected = connected != self.connected, connected
+            if changed and self.on_connected is not None:
+                self.on_connected(connected)
             if self.connected:
                 self._connections += 1
                 if self._connections > 1:

@@ -47,6 +47,12 @@ class Notifier:
             self._status = text
             self._send(f"STATUS={text}")
 
+    def close(self) -> None:
+        """Let go of the socket; harmless when repeated."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
+        self._notifier = None
+
     def _send(self, state: str) -> None:
         if self._notifier is not None:
             self._notifier.notify(state)

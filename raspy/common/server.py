@@ -23,6 +23,8 @@ MEMORY_REPLIES = 256
 """Replies of acting verbs kept for repeats of their request."""
 MEMORY_BYTES = 512 * 1024
 """Bytes that those replies may take together."""
+BROKER_PATIENCE = 3.0
+"""Seconds that the broker may be away before it is reported."""
 
 MMI = Verbs("mmi")
 
@@ -87,6 +89,8 @@ class Server(Executive, Statistics):
         """Register the services and open the channel to the tree."""
         self.publisher = KvPublisher(self)
         self.publisher.on_epoch = self._broker_restarted
+        self.publisher.on_connected = self._broker_connected
+        self.call_later(BROKER_PATIENCE, self._miss_broker)
         address = MDP.endpoint(self.broker_ip, self.broker_port)
         for verbs in self._worker_verbs():
             for _ in range(verbs.slots):
@@ -120,7 +124,7 @@ class Server(Executive, Statistics):
         if problem == before:
             return
         if problem is None:
-            del self.conditions[name]
+            self.conditions.pop(name)
             MDP.logger.info("%s: is well again (was: %s)", name, before)
         else:
             self.conditions[name] = problem
@@ -190,6 +194,18 @@ class Server(Executive, Statistics):
     def _broker_restarted(self) -> None:
         for connection in self._connections:
             connection.reopen()
+
+    def _broker_connected(self, connected: bool) -> None:
+        if connected:
+            self.condition("broker", None)
+        else:
+            self.call_later(BROKER_PATIENCE, self._miss_broker)
+
+    def _miss_broker(self) -> None:
+        """Report a broker that is away for longer than a restart takes; the server goes on without it."""
+        if self.publisher is not None and not self.publisher.connected:
+            address = MDP.endpoint(self.broker_ip, self.broker_port)
+            self.condition("broker", f"it does not answer on {address}; nothing is published until it does")
 
     def _tell(self) -> None:
         problems = "; ".join(f"{name}: {problem}" for name, problem in self.conditions.items())
@@ -264,6 +280,6 @@ def info(server: Server) -> dict[str, Any]:
 
 @MMI.verb()
 def reload(server: Server) -> str:
-    """Read the configuration again, as SIGHUP does."""
+    """Do what SIGHUP does: look at the hardware again. The configuration is read when a server starts."""
     server.call_later(0, server._reload)
     return "reloading"

@@ -146,6 +146,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for descriptor in (self._wake_read, self._wake_write):
             os.close(descriptor)
+        self._notifier.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _busy(self) -> bool:

@@ -15,17 +15,18 @@ from tests.support_processes import TOP, environment, raspy
 HEAVY = {"argparse", "dataclasses", "asyncio", "inspect", "subprocess", "typing_extensions", "importlib.metadata"}
 
 
-def imported(*words: str, **added: str) -> set[str]:
-    """The modules in a process after a command."""
-    code = (
-        "import sys\nfrom raspy.cli import main\n"
-        f"code = main({list(words)!r})\n"
-        "print('MODULES', *sys.modules, file=sys.stderr)\nsys.exit(code)"
-    )
+def modules_after(code: str, **added: str) -> set[str]:
+    """The modules in a process that ran some code."""
+    code += "\nimport sys\nprint('MODULES', *sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(**added), capture_output=True, text=True, timeout=60
     )
     return set(done.stderr.rpartition("MODULES")[2].split())
+
+
+def imported(*words: str, **added: str) -> set[str]:
+    """The modules in a process after a command."""
+    return modules_after(f"from raspy.cli import main\nmain({list(words)!r})", **added)
 
 
 def test_help_lists_every_command() -> None:
@@ -38,15 +39,7 @@ def test_help_lists_every_command() -> None:
 
 
 def test_help_imports_nothing_but_the_table() -> None:
-    bare = subprocess.run(
-        [sys.executable, "-c", "import sys; print(*sys.modules)"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert imported("--help") - set(bare.stdout.split()) <= {"__future__", "raspy", "raspy.cli"}
+    assert imported("--help") - modules_after("") <= {"__future__", "raspy", "raspy.cli"}
 
 
 def test_a_server_process_is_kept_small(tmp_path: Path) -> None:
@@ -55,7 +48,8 @@ def test_a_server_process_is_kept_small(tmp_path: Path) -> None:
     path.write_text(f'[bus]\nbroker_ip = "ipc://{tmp_path}/none"\n')
     modules = imported("server", "broker", "--config", str(path))
     assert "raspy.servers.broker" in modules
-    assert not modules & HEAVY
+    # pyzmq's own imports are its affair: on Python 3.13 it brings inspect along.
+    assert not (modules - modules_after("import zmq")) & HEAVY
     assert "raspy.servers.fake" not in modules
 
 

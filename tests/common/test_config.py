@@ -118,6 +118,18 @@ def test_a_mistake_is_named_with_file_line_and_key(tmp_path: Path, text: str, me
         load(tmp_path, text).section(Tank)
 
 
+def test_a_variable_of_an_unknown_section_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASPY_TANQ_NAME", "x")
+    with pytest.raises(ConfigError, match=r"variable RASPY_TANQ_NAME: unknown section; known are .*RASPY_TANK_<KEY>"):
+        Config().check_sections(["tank", "bus"])
+
+
+@pytest.mark.parametrize("name", ["RASPY_CONFIG", "RASPY_TEST_BIND", "RASPY_TANK_NAME"])
+def test_a_variable_of_a_known_section_or_none_is_let_be(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "x")
+    Config().check_sections(["tank"])
+
+
 def test_an_unknown_section_is_named_with_its_line(tmp_path: Path) -> None:
     config = load(tmp_path, "[tank]\n\n[tanks]\n")
     with pytest.raises(ConfigError, match=r"some\.toml:3: unknown section \[tanks\]; known are bus, tank"):

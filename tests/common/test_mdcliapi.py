@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import zmq
 
-from raspy.common import MDP, mdcliapi
+from raspy.common import MDP
 from raspy.common.mdcliapi import READING_VERBS, MajorDomoClient
 from raspy.common.server import MMI, Server
 from raspy.common.statistics import STATISTICS

@@ -25,12 +25,6 @@ def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
         yield made
 
 
-def close(notifier: Notifier) -> None:
-    """sdnotify leaves its socket to the garbage collector, which warns."""
-    if notifier._notifier is not None:
-        notifier._notifier.socket.close()
-
-
 def test_each_message_arrives(receiver: socket.socket) -> None:
     notifier = Notifier()
     notifier.ready()
@@ -43,7 +37,7 @@ def test_each_message_arrives(receiver: socket.socket) -> None:
         b"RELOADING=1\nMONOTONIC_USEC=1234",
         b"STOPPING=1",
     ]
-    close(notifier)
+    notifier.close()
 
 
 def test_a_status_is_one_ascii_line_and_sent_when_it_changes(receiver: socket.socket) -> None:
@@ -53,7 +47,7 @@ def test_a_status_is_one_ascii_line_and_sent_when_it_changes(receiver: socket.so
     notifier.status("ok")
     assert receiver.recv(200) == b"STATUS=degraded: 21 ?C READY=1"
     assert receiver.recv(200) == b"STATUS=ok"
-    close(notifier)
+    notifier.close()
 
 
 # sdnotify leaves the socket it could not connect to the garbage collector.
@@ -80,7 +74,7 @@ def test_the_watchdogs_time(
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "mine" else pid)
     notifier = Notifier()
     assert notifier.watchdog == expected
-    close(notifier)
+    notifier.close()
 
 
 def test_without_a_supervisor_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +91,11 @@ def test_a_supervisor_that_does_not_read_blocks_nobody(receiver: socket.socket) 
     for _ in range(5000):
         notifier.alive()
     assert receiver.recv(200) == b"WATCHDOG=1"
-    close(notifier)
+    notifier.close()
 
 
 def test_a_supervisor_that_is_gone_is_no_error(receiver: socket.socket) -> None:
     notifier = Notifier()
     receiver.close()
     notifier.alive()
-    close(notifier)
+    notifier.close()

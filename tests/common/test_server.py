@@ -16,7 +16,7 @@ from raspy.common import MDP
 from raspy.common.config import BusConfig, Config
 from raspy.common.server import MEMORY_BYTES, MEMORY_REPLIES, ReplyMemory, Server
 from raspy.common.verbs import Later, VerbError, Verbs
-from tests.bus import BASE, Bus, OnThread, running, running_bus
+from tests.bus import BASE, Bus, OnThread, eventually, running, running_bus
 from tests.conformance.stage import Client
 
 DEVICES = Verbs("devices", slots=3)
@@ -340,6 +340,17 @@ def test_a_server_without_a_broker_starts_and_waits(bus: Bus) -> None:
         bus.restart()
         bus.eventually(lambda broker: len(broker.workers) == 5)
         assert bus.stage.until(lambda: bus.tree("/variable/") == {"/variable/light": 1})
+
+
+def test_a_broker_that_stays_away_is_a_condition(
+    bus: Bus, tank: OnThread[Tank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raspy.common.server.BROKER_PATIENCE", 0.1)
+    assert tank.call(lambda: tank.executive.conditions) == {}
+    bus.runner.stop()
+    eventually(lambda: "does not answer" in tank.call(lambda: tank.executive.conditions.get("broker", "")))
+    bus.restart()
+    eventually(lambda: not tank.call(lambda: tank.executive.conditions))
 
 
 def test_a_server_is_made_from_the_configuration(tmp_path: Any) -> None:

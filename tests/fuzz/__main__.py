@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,10 @@ class Run:
             cwd=ROOT,
             env=environment(),
         )
+        said = self.witness.stdout
+        assert said is not None
+        if not select.select([said], [], [], QUIET_LIMIT)[0] or said.readline() != b"served\n":
+            self.faults.append("the witness was not served, before anything was attacked")
 
     def alive(self) -> bool:
         """Whether the broker still runs."""
@@ -141,8 +146,6 @@ class Run:
         report = self._end_witness()
         print("witness:", ", ".join(f"{name} {value}" for name, value in report.items() if name != "faults"))
         self.faults += report["faults"]
-        if not report["answers"] or not report["changes"]:
-            self.faults.append("the witness was not served at all")
         self.broker.stop()
         log = Path(self.directory, "log").read_text(encoding="utf-8", errors="replace")
         if "Traceback" in log:
@@ -165,7 +168,7 @@ class Run:
             output, _ = self.witness.communicate(b"", timeout=QUIET_LIMIT)
             report: dict[str, Any] = json.loads(output)
         except (subprocess.TimeoutExpired, ValueError) as error:
-            return {"answers": 0, "changes": 0, "faults": [f"the witness gave no report: {error}"]}
+            return {"faults": [f"the witness gave no report: {error}"]}
         return report
 
     def _check_tree(self) -> None:
@@ -229,9 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run.close()
         if run.faults:
             keep = Path(ROOT, "build", "fuzz", str(number))
-            shutil.copytree(directory, keep, dirs_exist_ok=True, ignore=lambda at, names: [n for n in names if n.isdigit()])
+            shutil.copytree(
+                directory, keep, dirs_exist_ok=True, ignore=lambda at, names: [n for n in names if n.isdigit()]
+            )
             print(f"FOUND {len(run.faults)}, kept in {keep}:")
             print("\n".join(run.faults))
+            Path(keep, "faults.txt").write_text("\n".join(run.faults), encoding="utf-8")
             return 1
     print("nothing found")
     return 0

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-import atheris
+import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import zmq
 
 with atheris.instrument_imports(include=["raspy"]):
@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["raspy"]):
     from raspy.common.MDP import ProtocolError
     from raspy.servers.broker import Broker, BrokerConfig
 
-from tests.fuzz.messages import BODIES, KEYS, SEQUENCES, STATUS, SUBSCRIPTIONS, WORDS
+from tests.fuzz.messages import BODIES, KEYS, SEQUENCES, SERVICES, STATUSES, SUBSCRIPTIONS, WORDS
 
 BASE = 5514
 NAMES = [b"p0", b"p1", b"p2", b"gone"]
@@ -94,12 +94,12 @@ class Inside:
         if shape == 0:
             return self._frames(source, WORDS)
         if shape == 1:
-            return [b"", b"MDPC01", *self._frames(source, WORDS)]
+            return [b"", b"MDPC01", *self._frames(source, [*SERVICES, b"mmi.workers", b"mmi.discovery"], WORDS)]
         if shape == 2:
-            return [b"", b"MDPW01", b"\x01", *self._frames(source, WORDS)]
+            return [b"", b"MDPW01", b"\x01", source.PickValueInList(SERVICES)]
         if shape == 3:
-            client = source.PickValueInList([*NAMES, b""])
-            return [b"", b"MDPW01", b"\x03", client, b"", *self._frames(source, [STATUS], [b"200"])]
+            client = source.PickValueInList([*NAMES, b"", b""])
+            return [b"", b"MDPW01", b"\x03", client, b"", *self._frames(source, STATUSES, [b"200"])]
         return [b"", b"MDPW01", *self._frames(source, WORDS)]
 
     def _frames(self, source: atheris.FuzzedDataProvider, *words: list[bytes]) -> list[bytes]:
@@ -136,7 +136,13 @@ def main(directory: str, seconds: int, seed: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     inside = Inside(directory)
     # no -timeout: libFuzzer's is the signal that ends a slow regular expression here
-    options = [f"-max_total_time={seconds}", f"-seed={seed or 1}", "-timeout=0", "-max_len=2048", "-print_final_stats=1"]
+    options = [
+        f"-max_total_time={seconds}",
+        f"-seed={seed or 1}",
+        "-timeout=0",
+        "-max_len=2048",
+        "-print_final_stats=1",
+    ]
     atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={directory}/"], inside.one)
     atheris.Fuzz()
 

@@ -14,17 +14,32 @@ PEERS = {REQUESTS: 8, SNAPSHOT: 3, COLLECTOR: 3, UPDATES: 2}
 DEAF = {(REQUESTS, 0), (REQUESTS, 1), (SNAPSHOT, 0), (UPDATES, 0)}
 """Those of them that never read."""
 
-STATUS = b'{"pid":1,"version":"1","state":"ok","instance":"i","services":["a.b.devices","mmi.x","\\u0000"],"uptime":9e9}'
+STATUS = (
+    b'{"pid":1,"version":"1","state":"ok","instance":"i","services":["a.b.devices","mmi.x","\\u0000"],"uptime":9e9}'
+)
+STATUSES = [
+    STATUS,
+    b"",
+    b"{}",
+    b"[]",
+    b"200",
+    b"\xff",
+    b'{"version":"\xff"}',
+    b"[" * 3000,
+    b'{"a":' + b"[" * 3000,
+    b'{"services":["\\udc00"]}',
+    b'{"state":"degraded","conditions":{"\\u0000":"\\n"}}',
+    b'{"last_error":"' + b"x" * 70_000 + b'"}',
+]
+"""What a server may say of itself."""
+SERVICES = [b"svc", b"a.b.mmi", b"c.d.mmi", b"a.b.devices", b"\n.\x00.mmi", b"mmi.x", b"n" * 255, b"n" * 256]
 WORDS = [
     b"",
     b"MDPC01",
     b"MDPW01",
     b"MDPC02",
     *(bytes([code]) for code in range(8)),
-    b"svc",
-    b"a.b.mmi",
-    b"a.b.devices",
-    b"\n.\x00.mmi",
+    *SERVICES,
     b"..mmi",
     b"mmi.",
     b"mmi.service",
@@ -33,18 +48,12 @@ WORDS = [
     b"mmi.workers",
     b"mmi.statistics",
     b"mmi.version",
-    b"n" * 255,
-    b"n" * 256,
     b"RASPY1 " + b"0" * 32,
     b"RASPY1 ",
     b"status",
     b"200",
     b"404",
-    STATUS,
-    b"{}",
-    b"[" * 3000,
-    b'{"a":' + b"[" * 3000,
-    b'{"version":"\xff"}',
+    *STATUSES[:-1],
     b"^(a+)+$",
     b"(",
     b"(?P<x>.)\\1",
@@ -122,7 +131,7 @@ MDP = st.tuples(
 LONG = st.tuples(st.sampled_from([b"MDPC01", b"MDPW01"]), st.sampled_from([100, 1021, 1022, 1023, 5000])).map(
     lambda parts: [b"", parts[0], b"svc", *([b"x"] * parts[1])]
 )
-READY = st.sampled_from(WORDS).map(lambda name: [b"", b"MDPW01", b"\x01", name])
+READY = st.sampled_from(SERVICES).map(lambda name: [b"", b"MDPW01", b"\x01", name])
 REQUEST = st.tuples(_words(WORDS), st.lists(_words(WORDS), max_size=3)).map(
     lambda parts: [b"", b"MDPC01", parts[0], *parts[1]]
 )
@@ -142,21 +151,45 @@ MESSAGES = {
 
 def _steps_at(socket: str) -> st.SearchStrategy[Step]:
     peers = st.integers(0, PEERS[socket] - 1)
-    send = st.builds(
-        lambda peer, frames: Step("send", socket, peer, tuple(frames) or (b"",)), peers, MESSAGES[socket]
-    )
+    send = st.builds(lambda peer, frames: Step("send", socket, peer, tuple(frames) or (b"",)), peers, MESSAGES[socket])
     vanish = st.builds(lambda peer: Step("vanish", socket, peer), peers)
     read = st.builds(lambda peer: Step("read", socket, peer), peers)
     if socket != REQUESTS:
         return weighted((30, send), (2, read), (1, vanish))
-    answer = st.builds(
-        lambda peer, body: Step("answer", socket, peer, tuple(body)), peers, st.lists(_words(WORDS), max_size=3)
-    )
+    answer = st.builds(lambda peer, body: Step("answer", socket, peer, tuple(body)), peers, ANSWER)
     return weighted((30, send), (8, answer), (2, read), (1, vanish))
 
 
-STEPS = st.lists(
-    weighted((5, _steps_at(REQUESTS)), (1, _steps_at(SNAPSHOT)), (3, _steps_at(COLLECTOR)), (1, _steps_at(UPDATES))),
-    min_size=10,
-    max_size=60,
+ANSWER = weighted(
+    (3, st.sampled_from(STATUSES).map(lambda status: [status, b"200"])),
+    (1, st.lists(_words(WORDS), max_size=3)),
 )
+
+
+@st.composite
+def _service(draw: st.DrawFn) -> list[Step]:
+    """A worker registers, somebody asks for it, it answers (or not), and goes away (or not)."""
+    worker, client = draw(st.integers(2, PEERS[REQUESTS] - 1)), draw(st.integers(0, PEERS[REQUESTS] - 1))
+    name = draw(st.sampled_from(SERVICES))
+    steps = [Step("send", REQUESTS, worker, (b"", b"MDPW01", b"\x01", name))]
+    for _ in range(draw(st.integers(0, 3))):
+        steps.append(Step("send", REQUESTS, client, (b"", b"MDPC01", name, *draw(ANSWER))))
+    for _ in range(draw(st.integers(0, 3))):
+        steps.append(Step("answer", REQUESTS, worker, tuple(draw(ANSWER))))
+    ending = draw(weighted((4, st.just("")), (1, st.just("vanish")), (2, st.just("send"))))
+    if ending:
+        steps.append(Step(ending, REQUESTS, worker, (b"", b"MDPW01", b"\x05") if ending == "send" else ()))
+    return steps
+
+
+def _alone(socket: str) -> st.SearchStrategy[list[Step]]:
+    return _steps_at(socket).map(lambda step: [step])
+
+
+STEPS = st.lists(
+    weighted(
+        (4, _alone(REQUESTS)), (1, _service()), (1, _alone(SNAPSHOT)), (3, _alone(COLLECTOR)), (1, _alone(UPDATES))
+    ),
+    min_size=10,
+    max_size=50,
+).map(lambda stories: [step for story in stories for step in story])

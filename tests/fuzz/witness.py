@@ -1,6 +1,7 @@
 """A client, a worker, a publisher and a subscriber who behave, and check that they are served.
 
-``python -m tests.fuzz.witness BROKER_IP BROKER_PORT``; ends when its standard input does, with a report in JSON.
+``python -m tests.fuzz.witness BROKER_IP BROKER_PORT`` prints a line once it is served, ends when its standard input
+does, and then prints a report in JSON.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Witness:
         self._expected: dict[str, bytes] = {}
         self._since = time.monotonic()
         self._late = False
+        self._served = False
         self.worker = WorkerConnection(self.loop, self.address, self.service, lambda body, reply: reply(body))
         self.publisher = KvPublisher(self.loop)
         self.subscriber = KvSubscriber(self.loop, self.subtree, lambda key, body: None)
@@ -110,6 +112,9 @@ class Witness:
         took = time.monotonic() - self._since
         self.slowest_change = max(self.slowest_change, took)
         if self.subscriber.tree == self._expected:
+            if self.answers and not self._served:
+                self._served = True
+                print("served", flush=True)
             self._publish()
         elif took > TREE_LIMIT and not self._late:
             self._late = True

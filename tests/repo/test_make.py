@@ -35,9 +35,7 @@ def tree(tmp_path: Path) -> Path:
 
 def run(tree: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "PYTHON"))}
-    return subprocess.run(
-        command, cwd=tree, env={**inherited, **env}, capture_output=True, text=True, timeout=500
-    )
+    return subprocess.run(command, cwd=tree, env={**inherited, **env}, capture_output=True, text=True, timeout=500)
 
 
 def interpreter(directory: Path, name: str, body: str) -> str:
@@ -71,9 +69,7 @@ def test_an_old_python_is_refused_in_one_line(tree: Path) -> None:
     done = run(tree, need_program("make"), "start", PYTHON=old)
     assert done.returncode == 2
     line, make_says = done.stderr.splitlines()
-    assert (
-        line == f"bootstrap: {old} is Python 3.9.2; RasPy needs Python 3.11 or newer (PYTHON=… names another)"
-    )
+    assert line == f"bootstrap: {old} is Python 3.9.2; RasPy needs Python 3.11 or newer (PYTHON=… names another)"
     assert make_says.startswith("make: ***")
     assert not (tree / ".venv").exists()
 
@@ -86,9 +82,7 @@ def test_no_python_is_said_in_one_line(tree: Path) -> None:
 
 
 def test_without_rights_the_apt_line_is_named(tree: Path) -> None:
-    lacking = interpreter(
-        tree, "python3", 'case "$*" in *ensurepip*) exit 1 ;; -V) echo "Python 3.11.2" ;; esac'
-    )
+    lacking = interpreter(tree, "python3", 'case "$*" in *ensurepip*) exit 1 ;; -V) echo "Python 3.11.2" ;; esac')
     done = run(tree, "scripts/bootstrap", "run", PYTHON=lacking, PATH=bare_path(tree))
     assert done.returncode == 2
     assert done.stderr == (

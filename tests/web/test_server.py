@@ -110,7 +110,7 @@ def test_a_reading_gets_from_the_bus_to_an_open_page(web: Process, publisher: Kv
 def test_the_bus_lost_is_told_and_mends_by_itself(web: Process, broker: Process, publisher: KvPublisherClient) -> None:
     port = web.port()
     send(publisher, TANK, reading(21.5))
-    until(lambda: 'data-state="ok"' in ask(port).text, "the reading is current")
+    until(lambda: ">21.5<" in ask(port).text, "the reading is current")
     broker.popen.send_signal(signal.SIGSTOP)
     page = until(lambda: "The bus is not reachable" in (text := ask(port).text) and text, "the page says so")
     assert 'data-state="ok"' not in page.replace('data-key="+" data-state="ok"', "")
