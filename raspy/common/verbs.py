@@ -30,7 +30,7 @@ class VerbError(MDP.ServerError, ValueError):
 
 
 class Later:
-    """The answer of a verb that needs time: returned at once, completed on the loop with :meth:`reply` or :meth:`fail`."""
+    """The answer of a verb that needs time: returned at once, completed later, on the loop."""
 
     __slots__ = ("_frames", "_then")
 

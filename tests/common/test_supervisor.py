@@ -294,7 +294,8 @@ def test_an_unreadable_directory(stage: Stage, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         # Root without the capabilities that open every door; the interpreter stays readable this way.
         os.chown(closed, NOBODY, NOBODY)
-        before = [need_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+        doors = "-dac_override,-dac_read_search"
+        before = [need_program("setpriv"), f"--bounding-set={doors}", f"--inh-caps={doors}", f"--ambient-caps={doors}"]
     stage.config.write_text(f"[stage]\ndirectory = '{closed}'\n[run]\nservers = ['plain']\n")
     stage.start(*before)
     assert stage.wait() == 2
