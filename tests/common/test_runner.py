@@ -127,9 +127,10 @@ def test_servers_start_in_the_registrys_order() -> None:
     assert runner.chosen_servers(config) == names
 
 
-def test_msgspec_is_imported_without_typing_extensions() -> None:
+def test_imports_leave_nothing_heavy_behind() -> None:
     code = (
-        "import sys; from raspy.common.runner import light_msgspec; light_msgspec(); import msgspec; "
+        "import sys; from raspy.common.runner import light_msgspec, light_zmq; "
+        "light_zmq(); light_msgspec(); import msgspec, zmq; "
         "print('typing_extensions' in sys.modules, 'inspect' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60, check=True)
