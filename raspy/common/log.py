@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 import msgspec
@@ -75,6 +76,37 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields).decode()
 
 
+class RateLimit(logging.Filter):
+    """Lets the same message through a few times in an interval, whatever its arguments are.
+
+    What is logged of foreign peers can come thousands of times a second, and would wear a card out. The first one
+    of the next interval says how many were left out. A record with a traceback counts like any other.
+    """
+
+    def __init__(self, most: int = 30, interval: float = 10.0) -> None:
+        super().__init__()
+        self._most = most
+        self._interval = interval
+        self._began = 0.0
+        self._counts: dict[tuple[str, object], int] = {}
+        self._left_out: dict[tuple[str, object], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        now = time.monotonic()
+        if now - self._began >= self._interval:
+            self._left_out = {key: n - self._most for key, n in self._counts.items() if n > self._most}
+            self._counts.clear()
+            self._began = now
+        key = (record.name, record.msg)
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        missing = self._left_out.pop(key, 0)
+        if missing:
+            record.msg = f"{record.getMessage()} ({missing} more like this were left out)"
+            record.args = ()
+        return count <= self._most
+
+
 def under_journal() -> bool:
     """Whether stderr is a stream to journald: ``$JOURNAL_STREAM`` names its inode (systemd.exec(5))."""
     try:
@@ -118,6 +150,7 @@ def setup(name: str, level: str = "info", hostname: str = "", json: bool = False
         # What no line of ours shows need not be looked up for each record.
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         handler.setFormatter(JsonFormatter(name) if json else Formatter(name, "prefix" if under_journal() else "line"))
+    handler.addFilter(RateLimit())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

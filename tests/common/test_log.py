@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -120,3 +121,19 @@ def test_exceptions_that_nobody_caught_are_logged() -> None:
 @pytest.mark.parametrize("text", ["", "21.0625 °C", "Ω“”"])
 def test_printable_leaves_text_alone(text: str) -> None:
     assert log.printable(text) == text
+
+
+def test_a_flood_of_one_message_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    limit = log.RateLimit(most=3, interval=10.0)
+
+    def passed(text: str, *values: object) -> str | None:
+        record = logging.LogRecord("raspy.x", logging.WARNING, "x.py", 1, text, values, None)
+        return record.getMessage() if limit.filter(record) else None
+
+    assert [passed("%s is lost", n) for n in range(5)] == ["0 is lost", "1 is lost", "2 is lost", None, None]
+    assert passed("another") == "another"
+    now[0] += 10
+    assert passed("%s is lost", "100 %") == "100 % is lost (2 more like this were left out)"
+    assert passed("%s is lost", 6) == "6 is lost"

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from raspy.common.executive import Executive
-from raspy.common.zhelpers import sender
+from raspy.servers.broker import outbox
 from raspy.servers.broker.outbox import Outbox
 from raspy.servers.broker.state import Budget
 from tests.support_devices import LIMIT, short_directory
@@ -33,7 +33,7 @@ class Post:
         self.loop.register(self.router, self.take)
         self.clients: dict[bytes, zmq.Socket[bytes]] = {}
         self.budget = Budget(limit)
-        self.outbox = Outbox(self.loop, sender(self.router), self.budget)
+        self.outbox = Outbox(self.loop, self.router, self.budget)
 
     def client(self, name: bytes) -> zmq.Socket[bytes]:
         client = self.clients[name] = self.loop.ctx.socket(zmq.DEALER)
@@ -136,6 +136,36 @@ def test_beyond_the_budget_replies_are_dropped_and_counted(post: Post) -> None:
     assert got == list(range(100 - dropped))
     assert post.budget.used == 0
     assert post.outbox.dropped == dropped
+
+
+def test_large_replies_that_nobody_reads_are_bounded_in_bytes(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "WINDOW", 4 * len(BODY))
+    post.router.sndhwm = 1000
+    stuck, reader = post.client(b"stuck"), post.client(b"reader")
+    post.send(b"stuck", range(100))
+    assert sum(size for _, size, _ in post.outbox._under_way) <= outbox.WINDOW
+    assert post.budget.used >= 80 * len(BODY)
+    post.send(b"reader", range(1))
+    post.until(lambda: read(reader) == [0])
+    got: list[int] = []
+
+    def all_there() -> bool:
+        got.extend(read(stuck))
+        return len(got) == 100
+
+    post.until(all_there)
+    assert got == list(range(100))
+    assert post.budget.used == 0
+
+
+def test_a_client_that_takes_nothing_is_given_up(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    post.client(b"c")
+    post.send(b"c", range(100))
+    held = len(post.outbox._held[b"c"].replies)
+    monkeypatch.setattr(outbox, "STALLED", 0.05)
+    post.until(lambda: not post.outbox._held)
+    assert 0 < post.outbox.dropped <= held
+    assert post.budget.used == 0
 
 
 def test_what_is_held_for_a_client_goes_with_it(post: Post) -> None:

@@ -81,7 +81,7 @@ class Broker(Executive, Statistics):
         self.socket: Socket = self.ctx.socket(zmq.ROUTER)
         self._receive = receiver(self.socket, FRAME_LIMIT + 1)
         self._send = sender(self.socket)
-        self.outbox = Outbox(self, self._send, self.budget)
+        self.outbox = Outbox(self, self.socket, self.budget)
         self.proxy = Proxy(self, hostname, self.settings)
         self.presence = Presence(self)
         self.internal = Internal(self)
@@ -368,7 +368,8 @@ class Broker(Executive, Statistics):
             self.dispatch(service)
         else:
             reason = f"{request.attempts} workers of {service.name.decode('utf-8', 'replace')} died over this request"
-            MDP.logger.warning("%s", reason)
+            if request.on_reply is None:
+                MDP.logger.warning("request given up: %s", reason)
             self._answer(service.name, request, [json_encode(reason), MDP.ERROR])
 
     def send_heartbeats(self) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 INTERVAL = 10.0
 """Seconds between two questions to a server, and the time it has for its answer."""
 SERVER_LIMIT = 1024
-STATUS_LIMIT = 65_536
+STATUS_LIMIT = 16_384
 """Bytes of a server's status."""
 MMI = ".mmi"
 
@@ -165,12 +165,13 @@ class Presence:
         if known is None or known.workers <= 0:
             return
         known.asked = None
-        if frames[-1] != MDP.OK or len(frames[0]) > STATUS_LIMIT:
-            return
         try:
+            if frames[-1] != MDP.OK or len(frames[0]) > STATUS_LIMIT:
+                raise MDP.ProtocolError(f"{len(frames)} frames, the last is {shown(frames[-1])}")
             status = decode_status(frames[0])
-        except BAD_BODY as error:
-            MDP.logger.warning("%s: its status is not understood: %s: %s", name, error, shown(frames[0]))
+        except (MDP.ProtocolError, *BAD_BODY) as error:
+            if known.state != "silent":
+                self._change(name, known, "silent", f"its status is not understood: {error}")
             return
         known.services = frozenset(service for service in status.services if service.startswith(f"{name}."))
         for service_name in known.services:
