@@ -20,10 +20,10 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
 from raspy.common.config import BusConfig, RunConfig, Section
+from raspy.common.registry import SERVERS
 from raspy.common.runner import load_class
 from raspy.common.server import Server
 from raspy.common.verbs import Verbs
-from raspy.servers import SERVERS
 
 ONE_OF = re.compile(r"\^\(([\w|-]+)\)\$")
 

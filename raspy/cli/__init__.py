@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -28,6 +29,17 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 """What a shell sees of a program that SIGINT or SIGPIPE ended."""
 
 
+class OutputError(Exception):
+    """What a command says cannot be written.
+
+    :param error: why
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def usage() -> str:
     """The text of ``raspy --help``."""
     width = max(map(len, COMMANDS))
@@ -44,6 +56,17 @@ def usage() -> str:
     )
 
 
+def out(text: str) -> None:
+    """Print a text.
+
+    :raises OutputError: it cannot be written
+    """
+    try:
+        print(text)
+    except OSError as error:
+        raise OutputError(error) from error
+
+
 def fail(problem: str, code: int = WRONG_USE) -> int:
     """Say on stderr what is wrong, in one line; return the exit code."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
@@ -56,29 +79,31 @@ def dispatch(words: list[str]) -> int:
     if not words:
         print(usage(), file=sys.stderr)
         return WRONG_USE
-    first, rest = words[0], words[1:]
+    # Options may also stand before the command.
+    taken = 0
+    while taken < len(words) and (words[taken] in ("--json", "--config") or words[taken].startswith("--config=")):
+        taken += 2 if words[taken] == "--config" else 1
+    if taken >= len(words):
+        return fail(f"{words[0]}: the command is missing; raspy --help lists them")
+    options, first, rest = words[:taken], words[taken], words[taken + 1 :]
     if first in ("--help", "-h", "help"):
         if first == "help" and rest:
             return dispatch([rest[0], "--help"])
-        print(usage())
+        out(usage())
         return GOOD
     if first == "--version":
         from raspy import __version__
 
-        print(f"raspy {__version__}")
+        out(f'{{"version": "{__version__}"}}' if "--json" in options + rest else f"raspy {__version__}")
         return GOOD
-    if first.startswith("-"):
-        # Options may also stand before the command.
-        taken = 2 if first == "--config" else 1
-        if len(words) <= taken or words[taken] in ("--help", "-h"):
-            return fail(f"{first}: the command is missing; raspy --help lists them")
-        return dispatch([words[taken], *words[taken + 1 :], *words[:taken]])
+    rest += options
     if first in HIDDEN:
         module = HIDDEN[first]
     elif first in COMMANDS:
         module = COMMANDS[first][0]
     else:
-        return fail(f"unknown command {first!r}; raspy --help lists them")
+        kind = "option" if first.startswith("-") else "command"
+        return fail(f"unknown {kind} {first!r}; raspy --help lists what there is")
     command = __import__(f"raspy.cli.{module}", fromlist=["main"])
     if hasattr(command, "main"):
         return int(command.main(rest))
@@ -89,15 +114,33 @@ def dispatch(words: list[str]) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """The entry point: quiet about Ctrl-C and about a pipe whose reader has left."""
+    _open_streams()
     try:
         code = dispatch(sys.argv[1:] if words is None else words)
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            raise OutputError(error) from error
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        import os
-
+    except OutputError as problem:
         # What is still in the buffer would be written at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return BROKEN_PIPE
+        if isinstance(problem.error, BrokenPipeError):
+            return BROKEN_PIPE
+        return fail(f"the output cannot be written: {problem.error.strerror or problem.error}", FAILED)
     return code
+
+
+def _open_streams() -> None:
+    """Have descriptors 0 to 2, so that no socket gets the number of one that was closed and is written to as such."""
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one. What is written to standard output fails, as it should.
+            os.open(os.devnull, mode)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115

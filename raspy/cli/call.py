@@ -1,6 +1,6 @@
 """Sends a request to a service and prints the frames of its reply, the status last.
 
-A frame is given as text; a reply's frame that is JSON is printed indented.
+A frame is given as text; without one an empty frame is sent. A reply's frame that is JSON is printed indented.
 Exit code: 0 when the status is 200, 1 otherwise, or when no reply came.
 """
 

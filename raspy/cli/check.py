@@ -11,7 +11,7 @@ from typing import Any
 from raspy.cli import FAILED, GOOD
 from raspy.cli.command import Request
 from raspy.cli.status import act as status
-from raspy.cli.status import problem
+from raspy.cli.status import problem, well
 from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.runner import check_config
@@ -37,8 +37,13 @@ def act(request: Request) -> list[dict[str, Any]]:
     for row in servers:
         state = str(row.get("state", "unknown"))
         why = problem(row) if state != "ok" else ""
-        checks.append({"check": row["server"], "good": state == "ok", "text": f"{state}: {why}" if why else state})
+        checks.append({"check": row["server"], "good": well(row), "text": f"{state}: {why}" if why else state})
     return checks
+
+
+def refused(error: Exception) -> list[dict[str, Any]]:
+    """The check that failed, as the others are told."""
+    return [{"check": "configuration", "good": False, "text": str(error)}]
 
 
 def show(result: list[dict[str, Any]]) -> None:

@@ -6,17 +6,18 @@ A command's module has its help in the docstring and up to four functions::
     act(request)             does it, and returns a result that JSON can hold
     show(result)             prints the result for a human
     code(result)             the exit code; 0 when it is missing
+    refused(error)           with --json: what to print, besides the line on stderr, when the configuration is wrong
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from raspy.cli import FAILED, GOOD, WRONG_USE, fail
+from raspy.cli import FAILED, GOOD, WRONG_USE, OutputError, fail
 from raspy.common.runner import chosen_servers, light_msgspec, load_config
 
 light_msgspec()
@@ -64,6 +65,11 @@ class Request:
         return self.config.section(BusConfig)
 
     @property
+    def host(self) -> str:
+        """This host's name on the bus."""
+        return local_hostname(self.bus)
+
+    @property
     def address(self) -> str:
         """Where the broker takes requests."""
         return MDP.endpoint(self.bus.broker_ip, self.bus.broker_port)
@@ -96,7 +102,7 @@ class Request:
         bus = self.bus
         if bus.broker_ip not in LOCAL and not bus.broker_ip.startswith("ipc://"):
             return []
-        return [MDP.routing_key(local_hostname(bus), name) for name in chosen_servers(self.config)]
+        return [MDP.routing_key(self.host, name) for name in chosen_servers(self.config)]
 
 
 def parser_of(name: str, command: ModuleType) -> Parser:
@@ -138,14 +144,20 @@ def run(name: str, command: ModuleType, words: Sequence[str]) -> int:
     request = Request(arguments)
     try:
         result = command.act(request)
-        if result is None:
-            return GOOD
-        if request.json:
-            print_json(result)
-        else:
-            command.show(result)
     except ConfigError as error:
+        if request.json and hasattr(command, "refused"):
+            _print(print_json, command.refused(error))
         return fail(str(error), WRONG_USE)
     except MDP.GenericError as error:
         return fail(str(error), FAILED)
+    if result is None:
+        return GOOD
+    _print(print_json if request.json else command.show, result)
     return int(command.code(result)) if hasattr(command, "code") else GOOD
+
+
+def _print(show: Callable[[Any], None], result: Any) -> None:
+    try:
+        show(result)
+    except OSError as error:
+        raise OutputError(error) from error

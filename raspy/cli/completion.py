@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 
 from raspy.cli import COMMANDS
 from raspy.cli.command import Request, parser_of
-from raspy.servers import SERVERS
+from raspy.common.registry import SERVERS
 
 SHELLS = ("bash", "zsh", "fish")
 SERVER_COMMANDS = ("server", "make-safe")
@@ -57,6 +57,17 @@ def words_of_commands() -> list[tuple[str, str]]:
     ]
 
 
+SEARCH = """\
+        if [ -n "$value" ]; then value=""
+        elif [ "$word" = --config ]; then value=1
+        elif [ -z "$command" ]; then
+            case "$word" in -*|help) ;; *) command=$word first=1 ;; esac
+        else
+            case "$word" in -*) ;; *) first="" ;; esac
+        fi"""
+"""What bash and zsh do with each ``word`` before the current one, to find the command: options may precede it."""
+
+
 def cases() -> str:
     """The part that bash and zsh share: sets ``offers`` from ``command``, ``current`` and ``first``."""
     lines = ['    case "$current" in', "    -*)", '        case "$command" in']
@@ -71,17 +82,19 @@ def bash() -> str:
     """For bash, complete -F."""
     return f"""# bash completion for raspy
 _raspy() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}} offers="" first=""
+    local current=${{COMP_WORDS[COMP_CWORD]}} command="" offers="" first="" value="" word
     COMPREPLY=()
     if [ "${{COMP_WORDS[COMP_CWORD-1]}}" = --config ]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
     fi
-    if [ "$COMP_CWORD" -eq 1 ]; then
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+{SEARCH}
+    done
+    if [ -z "$command" ]; then
         mapfile -t COMPREPLY < <(compgen -W "{" ".join(COMMANDS)} --help --version" -- "$current")
         return
     fi
-    if [ "$COMP_CWORD" -eq 2 ]; then first=1; fi
 {cases()}
     mapfile -t COMPREPLY < <(compgen -W "$offers" -- "$current")
 }}
@@ -94,7 +107,7 @@ def zsh() -> str:
     listed = "\n".join(f"        {quoted(f'{name}:{text}')}" for name, (_, text) in COMMANDS.items())
     return f"""#compdef raspy
 _raspy() {{
-    local current=$words[CURRENT] command=$words[2] previous=$words[CURRENT-1] first=""
+    local current=$words[CURRENT] command="" previous=$words[CURRENT-1] first="" value="" word
     local -a commands
     commands=(
 {listed}
@@ -103,11 +116,13 @@ _raspy() {{
         _files
         return
     fi
-    if [ "$CURRENT" -eq 2 ]; then
+    for word in "${{(@)words[2,CURRENT-1]}}"; do
+{SEARCH}
+    done
+    if [ -z "$command" ]; then
         _describe command commands
         return
     fi
-    if [ "$CURRENT" -eq 3 ]; then first=1; fi
     local offers=""
 {cases()}
     compadd -- ${{=offers}}
@@ -130,7 +145,7 @@ def fish() -> str:
             value = " -r -F" if option == "--config" else ""
             lines.append(f"complete -c raspy -n '__fish_seen_subcommand_from {name}' -l {option[2:]}{value}")
     second = "and test (count (commandline -opc)) -eq 2"
-    for pattern, words in words_of_commands():
+    for pattern, words in [("help", " ".join(COMMANDS)), *words_of_commands()]:
         source = words.replace('"$current"', "(commandline -ct)").removeprefix("$") if "$" in words else words
         condition = f"__fish_seen_subcommand_from {pattern.replace('|', ' ')}; {second}"
         lines.append(f"complete -c raspy -n {quoted(condition)} -a {quoted(source)}")

@@ -13,12 +13,13 @@ Exit code: 0 safe, 1 failed, 2 wrong use.
 
 from __future__ import annotations
 
+from raspy.cli import out
 from raspy.common import runner
 
 
 def main(words: list[str]) -> int:
     """Act in this process, with as little around it as can be: it runs when something else has gone wrong."""
     if "--help" in words or "-h" in words:
-        print((__doc__ or "").strip())
+        out((__doc__ or "").strip())
         return runner.GOOD
     return runner.main([*words, "--make-safe"])

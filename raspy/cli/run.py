@@ -14,7 +14,7 @@ Exit code: 0 stopped as asked, 1 failed, 2 the configuration or the machine must
 
 from __future__ import annotations
 
-from raspy.cli import GOOD, fail
+from raspy.cli import GOOD, fail, out
 
 
 def main(words: list[str]) -> int:
@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     while left:
         word = left.pop(0)
         if word in ("--help", "-h"):
-            print((__doc__ or "").strip())
+            out((__doc__ or "").strip())
             return GOOD
         if word == "--json":
             json = True

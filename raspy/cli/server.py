@@ -11,12 +11,13 @@ Exit code: 0 stopped as asked, 1 failed, 2 the configuration or the machine must
 
 from __future__ import annotations
 
+from raspy.cli import out
 from raspy.common import runner
 
 
 def main(words: list[str]) -> int:
     """Run the server. Without argparse, which each server process would keep in memory."""
     if "--help" in words or "-h" in words:
-        print((__doc__ or "").strip())
+        out((__doc__ or "").strip())
         return runner.GOOD
     return runner.main(words)

@@ -1,6 +1,7 @@
 """How the servers are: state, uptime, version, memory, restarts and last error of each.
 
-A server that the configuration wants on this host and that never came up is listed as "missing".
+A server that the configuration wants on this host and that never came up is listed as "missing"; one that was
+stopped and is not wanted here any more does no harm.
 Exit code: 0 when all is well, 1 when not, or when the broker does not answer.
 """
 
@@ -15,18 +16,28 @@ from raspy.cli.table import duration, print_table, size
 
 PREFIX = "/server/"
 GONE = ("lost", "stopped", "missing")
+YOUNG = 10.0
+"""Seconds after the broker's start in which a server may not have been seen yet."""
 
 
 def act(request: Request) -> list[dict[str, Any]]:
     """Read what the broker says of each server."""
     rows = []
+    expected = request.expected()
+    host = f"{request.host}." if expected else ""
     tree = request.snapshot(PREFIX)
     for key, body in tree.items():
-        value = body_value(body)
-        rows.append({"server": key[len(PREFIX) :], **(value if isinstance(value, dict) else {"state": "unknown"})})
+        name, value = key[len(PREFIX) :], body_value(body)
+        row = {"server": name, **(value if isinstance(value, dict) else {"state": "unknown"})}
+        if expected and name.startswith(host):
+            row["wanted"] = name in expected
+        rows.append(row)
+    ages = [uptime(row) for row in rows if row["server"] in expected and row["server"].endswith(".broker")]
+    young = any(age is not None and age < YOUNG for age in ages)
+    why = "not seen yet: the broker has just started" if young else "has never come up: is it installed and started?"
     rows += [
-        {"server": name, "state": "missing", "last_error": "has never come up: is it installed and started?"}
-        for name in request.expected()
+        {"server": name, "state": "missing", "last_error": why, "wanted": True}
+        for name in expected
         if PREFIX + name not in tree
     ]
     return rows
@@ -74,6 +85,11 @@ def problem(row: dict[str, Any]) -> str:
     return ""
 
 
+def well(row: dict[str, Any]) -> bool:
+    """Whether a server is as it should be: well, or stopped and not wanted."""
+    return row.get("state") == "ok" or (row.get("state") == "stopped" and row.get("wanted") is False)
+
+
 def code(result: list[dict[str, Any]]) -> int:
     """Good only when there are servers and all of them are well."""
-    return GOOD if result and all(row.get("state") == "ok" for row in result) else FAILED
+    return GOOD if result and all(map(well, result)) else FAILED

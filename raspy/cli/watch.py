@@ -11,11 +11,19 @@ import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 
+from raspy.cli import OutputError
 from raspy.cli.command import Request, body_value
 from raspy.cli.table import reading
 from raspy.common import MDP
 from raspy.common.executive import Executive
 from raspy.common.log import printable
+
+
+def count(text: str) -> int:
+    """A whole number above zero."""
+    if not (text.isascii() and text.isdigit() and int(text[:10]) > 0 and len(text) < 10):
+        raise ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def positive(text: str) -> float:
@@ -32,7 +40,7 @@ def positive(text: str) -> float:
 def arguments(parser: ArgumentParser) -> None:
     """What to watch, and for how long."""
     parser.add_argument("subtree", metavar="SUBTREE", nargs="?", default="/", help="such as /device; else all")
-    parser.add_argument("--count", metavar="N", type=positive, help="end after N lines")
+    parser.add_argument("--count", metavar="N", type=count, help="end after N lines")
     parser.add_argument("--for", metavar="SECONDS", dest="seconds", type=positive, help="end after so long")
 
 
@@ -101,7 +109,10 @@ class Watch(Executive):
 
     @staticmethod
     def _say(text: str) -> None:
-        print(f"raspy: {text}", file=sys.stderr, flush=True)
+        try:
+            print(f"raspy: {text}", file=sys.stderr, flush=True)
+        except OSError:
+            pass  # nobody reads
 
 
 def act(request: Request) -> None:
@@ -109,6 +120,6 @@ def act(request: Request) -> None:
     watch = Watch(request)
     watch.run()
     if watch.broken is not None:
-        raise BrokenPipeError
+        raise OutputError(watch.broken)
     if not watch.lines and request.arguments.seconds:
         raise MDP.ClientError(f"nothing under {request.arguments.subtree!r} in {request.arguments.seconds:g} s")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 
 from raspy.common.log import printable
-from raspy.common.process import ExecutiveProcess
+from raspy.common.process import LAST_END, STARTS, ExecutiveProcess
 
 logger = logging.getLogger("raspy.supervisor")
 
@@ -23,11 +22,6 @@ DOWN, STARTING, READY, STOPPING, WAITING, REFUSED = (
     "refused",
 )
 """Not wanted; no READY yet; serving; told to end; until its next start; needs its owner first."""
-
-DATAGRAM = 4096
-"""Bytes of a notification that are looked at; ours have less than 300."""
-DATAGRAMS = 100
-"""Notifications taken in one turn from one child."""
 
 
 class Times:
@@ -61,13 +55,13 @@ class Child:
 
     :param name: the server
     :param command: what starts it
-    :param directory: where its notify socket goes
+    :param address: its NOTIFY_SOCKET
     :param times: how long things may take
     :param changed: called when it got ready, and when its process has ended
     """
 
     def __init__(
-        self, name: str, command: list[str], directory: str, times: Times, changed: Callable[[Child], None]
+        self, name: str, command: list[str], address: str, times: Times, changed: Callable[[Child], None]
     ) -> None:
         self.name = name
         self.state = DOWN
@@ -78,17 +72,19 @@ class Child:
         """Whether it has been ready since the supervisor started."""
         self.exit_code = 0
         """Of the last process that ended; a signal's is negative."""
+        self.last_end = ""
+        """Why the last process ended; its next one is told."""
         self.due: float | None = None
         """Monotonic time at which :meth:`expire` is to be called."""
         self.process: ExecutiveProcess | None = None
-        self.notify: socket.socket | None = None
         self._command = command
-        self._path = os.path.join(directory, name)
+        self._address = address
         self._times = times
         self._changed = changed
         self._started = 0.0
         self._delay = times.backoff[0]
         self._reload_when_ready = False
+        self._why = ""
 
     @property
     def up(self) -> bool:
@@ -97,17 +93,16 @@ class Child:
 
     def start(self) -> None:
         """Start the process; a machine that cannot is tried again later."""
+        self.starts += 1
         self.process = ExecutiveProcess(self._command, self.name, self._environment())
         self._started = time.monotonic()
-        self.starts += 1
         self.state = STARTING
         self.due = self._started + self._times.start
         try:
-            self._open()
             self.process.run()
         except OSError as error:
             logger.error("%s: cannot be started: %s", self.name, error)
-            self._ended()
+            self._ended(f"could not be started: {error}")
             self.wait()
 
     def stop(self) -> None:
@@ -155,29 +150,21 @@ class Child:
         elif self.state == WAITING:
             self.start()
 
-    def on_notify(self) -> None:
-        """Take the notifications that wait (sd_notify(3))."""
-        for _ in range(DATAGRAMS):
-            if self.notify is None:
-                return
-            try:
-                datagram = self.notify.recv(DATAGRAM)
-            except OSError:
-                return
-            for line in datagram.decode("utf-8", "replace").splitlines():
-                self._take(line)
+    def on_notify(self, datagram: bytes) -> None:
+        """Take a notification of its process (sd_notify(3))."""
+        for line in datagram.decode("utf-8", "replace").splitlines():
+            self._take(line)
 
     def on_exit(self) -> None:
         """Take note of the end of the process."""
         if self.process is None or self.process.poll() is None:
             return
-        self.on_notify()
         code = self.process.returncode or 0
         how = f"exit code {code}" if code >= 0 else f"ended by {signal_name(-code)}"
         asked = self.state == STOPPING and code in (0, -signal.SIGTERM)
         log = logger.info if asked else logger.warning
         log("%s: %s after %.1f s", self.name, "stopped" if asked else how, time.monotonic() - self._started)
-        self._ended()
+        self._ended(self._why or ("stopped" if asked else how))
         self.exit_code = code
         self._changed(self)
 
@@ -200,6 +187,7 @@ class Child:
 
     def _abort(self, why: str) -> None:
         logger.warning("%s: %s: replaced", self.name, why)
+        self._why = why
         self._end(signal.SIGABRT, self._times.abort)
 
     def _end(self, number: int, grace: float) -> None:
@@ -208,28 +196,19 @@ class Child:
         if self.process is not None:
             self.process.kill(number)
 
-    def _ended(self) -> None:
+    def _ended(self, why: str) -> None:
         self.process = None
+        self.last_end, self._why = printable(why), ""
         self.state, self.due, self.status = DOWN, None, ""
         self._reload_when_ready = False
-        if self.notify is not None:
-            self.notify.close()
-            self.notify = None
-            try:
-                os.unlink(self._path)
-            except FileNotFoundError:
-                pass  # something has tidied up
-
-    def _open(self) -> None:
-        os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-        flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | flags)
-        self.notify.bind(self._path)
 
     def _environment(self) -> dict[str, str]:
         environment = plain_environment()
-        environment["NOTIFY_SOCKET"] = self._path
+        environment["NOTIFY_SOCKET"] = self._address
         environment["WATCHDOG_USEC"] = str(int(self._times.watchdog * 1e6))
+        environment[STARTS] = str(self.starts)
+        if self.last_end:
+            environment[LAST_END] = self.last_end
         if "STATE_DIRECTORY" in environment:
             # Given for all of us: each server has one of its own below it.
             environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], self.name)
@@ -238,7 +217,7 @@ class Child:
 
 def plain_environment() -> dict[str, str]:
     """This process's environment, without what its own supervisor meant for it alone."""
-    meant = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    meant = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", STARTS, LAST_END)
     return {key: value for key, value in os.environ.items() if key not in meant}
 
 

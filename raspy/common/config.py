@@ -7,8 +7,10 @@ a :class:`Section`; what is not declared is refused by name and line.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import socket
 import tomllib
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -20,6 +22,13 @@ from raspy.common.MDP import GenericError
 ID = re.compile(r"[a-z0-9_-]{1,63}")
 """Host, server, device and subdevice names on the tree."""
 
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
+"""A host name (RFC 1123), and what else a resolver takes."""
+
+FILE_LIMIT = 1 << 20
+"""Bytes of a configuration file."""
+SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
 PORTS = 4
 NOT_KEYS = ("RASPY_CONFIG", "RASPY_TEST_")
 """Beginnings of environment variables that are no keys."""
@@ -33,13 +42,23 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     """A table of the configuration file; a subclass declares its keys as typed attributes with defaults.
 
     Units, ranges and texts come in ``Annotated[type, Meta(...)]``: ``description`` (wanted of every key), ``ge``,
-    ``le``, ``pattern``, and ``extra={"unit": "s"}``. ``SECTION`` is the table's name.
+    ``le``, ``pattern`` (of the whole text), and ``extra={"unit": "s"}``; ``extra={"form": "a list of names"}`` says
+    what to write where type and range do not. ``SECTION`` is the table's name.
+
+    The checks below raise :class:`ConfigError` with ``key: problem``, of a key of the section or of ``[bus]``;
+    :class:`Config` adds file and line.
     """
 
     SECTION: ClassVar[str] = ""
 
     def check(self) -> None:
-        """Refuse what types and ranges cannot tell; raise :class:`ConfigError` naming the key."""
+        """Refuse what types and ranges cannot tell, looking at nothing but the values."""
+
+    def check_here(self, bus: BusConfig) -> None:
+        """Refuse what cannot be on this machine; asked only where the section's server is to run."""
+
+    def check_free(self, bus: BusConfig) -> None:
+        """Refuse what is held by somebody else, as a port; asked only before the section's server is started."""
 
 
 class BusConfig(Section, frozen=True):
@@ -49,7 +68,11 @@ class BusConfig(Section, frozen=True):
 
     hostname: Annotated[
         str,
-        Meta(pattern=r"^([a-z0-9_-]{1,63})?$", description="Name of this Pi on the bus; empty: its host name."),
+        Meta(
+            pattern=r"^([a-z0-9_-]{1,63})?$",
+            description="Name of this Pi on the bus; empty: its host name.",
+            extra={"form": 'a name of 1 to 63 of a-z, 0-9, _ and -, as "pi"'},
+        ),
     ] = ""
     broker_ip: Annotated[
         str,
@@ -63,10 +86,16 @@ class BusConfig(Section, frozen=True):
     def check(self) -> None:
         if self.broker_ip.startswith("ipc://"):
             directory = self.broker_ip.removeprefix("ipc://")
-            if not directory.startswith("/") or len(directory) > 90:
+            if not directory.startswith("/") or len(directory.encode()) > 90 or not directory.isprintable():
                 raise ConfigError(
-                    f"broker_ip: {self.broker_ip!r} must be ipc:// and an absolute directory of at most 90 characters"
+                    "broker_ip: must be ipc:// and an absolute directory of at most 90 bytes, as ipc:///run/raspy "
+                    f"(got {shown(self.broker_ip)})"
                 )
+        elif not _is_host(self.broker_ip):
+            raise ConfigError(
+                "broker_ip: must be an IP address, a host name, or ipc:// and a directory, as 127.0.0.1 "
+                f"(got {shown(self.broker_ip)})"
+            )
 
 
 class RunConfig(Section, frozen=True):
@@ -76,7 +105,10 @@ class RunConfig(Section, frozen=True):
 
     servers: Annotated[
         list[str],
-        Meta(description="Servers that `raspy run` starts on this host; empty: all that are on by default."),
+        Meta(
+            description="Servers that `raspy run` starts on this host; empty: all that are on by default.",
+            extra={"form": 'a list of names, as ["broker", "fake"]'},
+        ),
     ] = []
     log_level: Annotated[
         str,
@@ -111,15 +143,24 @@ class Config:
             if not named and not os.path.exists(candidate):
                 continue
             try:
-                with open(candidate, encoding="utf-8") as file:
-                    text = file.read()
-                return cls(tomllib.loads(text), candidate, text)
+                with open(candidate, encoding="utf-8-sig") as file:
+                    text = file.read(FILE_LIMIT + 1)
             except OSError as error:
                 raise ConfigError(f"{candidate}: cannot be read: {error.strerror}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{candidate}: is not UTF-8 text") from error
+            except ValueError as error:
+                raise ConfigError(f"{candidate}: cannot be read: {error}") from error
+            if len(text) > FILE_LIMIT:
+                raise ConfigError(f"{candidate}: is longer than {FILE_LIMIT >> 20} MB: is it the configuration?")
+            try:
+                return cls(tomllib.loads(text), candidate, text)
             except tomllib.TOMLDecodeError as error:
                 raise ConfigError(f"{candidate}: is not TOML: {error}") from error
+            except RecursionError as error:
+                raise ConfigError(f"{candidate}: is not a configuration: brackets are nested too deeply") from error
+            except ValueError as error:
+                raise ConfigError(f"{candidate}: is not a configuration: a number has too many digits") from error
         return cls()
 
     def section(self, section: type[S]) -> S:
@@ -135,24 +176,55 @@ class Config:
         for key in table:
             if key not in known:
                 raise ConfigError(
-                    f"{self._where(name, key)}: unknown key {key!r} in [{name}]; known are {', '.join(known)}"
+                    f"{self._where(name, key)}: unknown key {shown(key)} in [{name}]; known are {', '.join(known)}"
                 )
         values = dict(table)
-        sources = {key: f"{self._where(name, key)}: {key} in [{name}]" for key in table}
-        for key, text in self._environment(name, known).items():
-            values[key] = _from_text(text)
-            sources[key] = f"environment variable RASPY_{name.upper()}_{key.upper()}"
+        given = self._environment(name, known)
+        values.update((key, _from_text(text)) for key, text in given.items())
         for key, value in values.items():
-            self._check_key(section, key, value, sources[key], sources[key].startswith("environment"))
+            problem = _problem(section, key, value, key in given)
+            if problem:
+                raise self.refusal(section, key, problem)
         try:
             result = msgspec.convert(values, section, strict=False)
             result.check()
         except ConfigError as error:
-            key = str(error).split(":", 1)[0]
-            raise ConfigError(f"{sources.get(key, f'[{name}]')}: {str(error).split(': ', 1)[-1]}") from error
+            raise self.located(error, section) from error
         except msgspec.ValidationError as error:
             raise ConfigError(f"{self._where(name)}: [{name}]: {error}") from error
         return result
+
+    def check_here(self, section: type[Section], free: bool = False) -> None:
+        """Look whether a section's server can run on this machine.
+
+        :param free: look also whether what it needs for itself, as a port, is free
+        :raises ConfigError: naming file, line and key
+        """
+        bus = self.section(BusConfig)
+        settings = self.section(section)
+        try:
+            settings.check_here(bus)
+            if free:
+                settings.check_free(bus)
+        except ConfigError as error:
+            raise self.located(error, section) from error
+
+    def refusal(self, section: type[Section], key: str, problem: str) -> ConfigError:
+        """The error to raise for a key: where it was set, or would be, and what is wrong with it."""
+        name = section.SECTION
+        variable = f"RASPY_{name.upper()}_{key.upper()}"
+        if variable in os.environ:
+            return ConfigError(f"environment variable {variable}: {problem}")
+        return ConfigError(f"{self._where(name, key)}: {key} in [{name}]: {problem}")
+
+    def located(self, error: ConfigError, section: type[Section]) -> ConfigError:
+        """An error that begins with a key, of the section or of ``[bus]``, with the place in front; else itself."""
+        head, _, problem = str(error).partition(": ")
+        key = head.removesuffix(f" in [{section.SECTION}]")
+        for owner in (section, BusConfig):
+            if problem and key in owner.__struct_fields__:
+                return self.refusal(owner, key, problem)
+        return error
 
     def check_sections(self, known: list[str]) -> None:
         """Refuse a table, or a variable of the environment, that belongs to no server.
@@ -162,7 +234,7 @@ class Config:
         for name in self.tables:
             if name not in known:
                 raise ConfigError(
-                    f"{self._where(name)}: unknown section [{name}]; known are {', '.join(sorted(known))}"
+                    f"{self._where(name)}: unknown section [{name[:SHOWN]}]; known are {', '.join(sorted(known))}"
                 )
         prefixes = tuple(f"RASPY_{name.upper()}_" for name in known) + NOT_KEYS
         for variable in os.environ:
@@ -172,17 +244,6 @@ class Config:
                     + ", ".join(f"RASPY_{name.upper()}_<KEY>" for name in sorted(known))
                 )
 
-    def _check_key(self, section: type[Section], key: str, value: Any, source: str, from_text: bool) -> None:
-        """Convert one key alone, so that the message can name it and its line."""
-        try:
-            alone = msgspec.defstruct(
-                "Alone", [(f.name, f.type) for f in msgspec.structs.fields(section) if f.name == key]
-            )
-            msgspec.convert({key: value}, alone, strict=not from_text)
-        except msgspec.ValidationError as error:
-            problem = str(error).split(" - at ")[0]
-            raise ConfigError(f"{source}: {problem[:1].lower()}{problem[1:]} (got {value!r})") from error
-
     @staticmethod
     def _environment(name: str, known: tuple[str, ...]) -> dict[str, str]:
         prefix = f"RASPY_{name.upper()}_"
@@ -190,27 +251,40 @@ class Config:
         for key in found:
             if key not in known:
                 raise ConfigError(
-                    f"environment variable {prefix}{key.upper()}: unknown key {key!r} in [{name}]; "
+                    f"environment variable {prefix}{key.upper()}: unknown key {shown(key)} in [{name}]; "
                     f"known are {', '.join(known)}"
                 )
+            if not _is_text(found[key]):
+                raise ConfigError(f"environment variable {prefix}{key.upper()}: is not UTF-8 text")
         return found
 
     def _where(self, section: str, key: str | None = None) -> str:
         """``file:line`` of a table or key, as well as the text tells."""
         if self.path is None:
             return "configuration"
-        table = ""
+        wanted, best = [section] if key is None else [section, key], 0
+        table: list[str] = []
         for number, line in enumerate(self._text.splitlines(), 1):
-            head = re.match(r"\s*\[\s*\"?([^\]\"]+?)\"?\s*\]", line)
+            head = HEAD.match(line)
             if head:
-                table = head[1]
-                if key is None and table == section:
-                    return f"{self.path}:{number}"
-            elif (key is not None and table == section and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line)) or (
-                not table and re.match(rf"\s*{re.escape(section)}\s*[.=]", line)
-            ):
+                names = table = _names(head[1])
+            else:
+                left = ASSIGNED.match(line)
+                names = [*table, *_names(left[1])] if left else []
+            if names[: len(wanted)] == wanted:
                 return f"{self.path}:{number}"
-        return self.path
+            if not best and names[:1] == [section]:
+                best = number
+        return f"{self.path}:{best}" if best else self.path
+
+
+HEAD = re.compile(r"\s*\[{1,2}([^\[\]]+)\]")
+ASSIGNED = re.compile(r"\s*([^=#\[\]]+?)\s*=")
+
+
+def _names(dotted: str) -> list[str]:
+    """The parts of a TOML key; a dot within quotes is not minded."""
+    return [part.strip().strip("\"'") for part in dotted.split(".")]
 
 
 def _from_text(text: str) -> Any:
@@ -218,9 +292,99 @@ def _from_text(text: str) -> Any:
     if text[:1] in "[{":
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             return text
     return text
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8, which bytes of the environment that are not text cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_host(text: str) -> bool:
+    """Whether it is an IP address or a host name."""
+    address = text[1:-1] if text[:1] == "[" and text[-1:] == "]" and ":" in text else text
+    family = socket.AF_INET
+    if ":" in address:
+        # fe80::1%eth0 is an address with its interface
+        address, percent, interface = address.partition("%")
+        family = socket.AF_INET6
+        if percent and not HOST.fullmatch(interface):
+            return False
+    elif not re.fullmatch("[0-9.]+", address):
+        return len(text) <= 253 and HOST.fullmatch(text) is not None
+    try:
+        socket.inet_pton(family, address)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _problem(section: type[Section], key: str, value: Any, from_text: bool) -> str:
+    """What is wrong with the value of one key, in the words of an owner; empty when nothing is."""
+    (kind,) = (field.type for field in msgspec.structs.fields(section) if field.name == key)
+    rules = [rule for rule in getattr(kind, "__metadata__", ()) if isinstance(rule, Meta)]
+    try:
+        alone = msgspec.convert([value], list[kind], strict=not from_text)[0]  # type: ignore[valid-type]
+    except msgspec.ValidationError:
+        pass
+    else:
+        whole = all(re.fullmatch(rule.pattern, alone) for rule in rules if rule.pattern and isinstance(alone, str))
+        if whole and not (isinstance(alone, float) and not math.isfinite(alone)):
+            return ""
+    return f"must be {_wanted(kind, rules)} (got {shown(value)})"
+
+
+def _wanted(kind: Any, rules: list[Meta]) -> str:
+    """What a key of a type takes, in words."""
+    for rule in rules:
+        form = (rule.extra or {}).get("form")
+        if form:
+            return str(form)
+        choices = re.fullmatch(r"\^\(([\w|-]+)\)\$", rule.pattern or "")
+        if choices:
+            return "one of " + ", ".join(choices[1].split("|"))
+    base = getattr(kind, "__origin__", kind)
+    if base is bool:
+        return "true or false"
+    if base in (int, float):
+        return ("a whole number" if base is int else "a number") + "".join(map(_range, rules))
+    if base is str:
+        least = any(rule.min_length for rule in rules)
+        return "text in quotes" + (", not empty" if least else "")
+    most = next((f", at most {rule.max_length}" for rule in rules if rule.max_length), "")
+    return f'a list of texts, as ["one", "two"]{most}'
+
+
+def _range(rule: Meta) -> str:
+    unit = f" ({rule.extra['unit']})" if rule.extra and "unit" in rule.extra else ""
+    if rule.ge is not None and rule.le is not None:
+        return f" from {_number(rule.ge)} to {_number(rule.le)}{unit}"
+    bounds = ((" above", rule.gt), (" from", rule.ge), (" below", rule.lt), (" up to", rule.le))
+    return " and".join(f"{word} {_number(bound)}" for word, bound in bounds if bound is not None) + unit
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
+def shown(value: object) -> str:
+    """A wrong value as a message repeats it: cut when it is long."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or brackets within brackets.
+        return _kind(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _kind(value: object) -> str:

@@ -82,6 +82,8 @@ class Executive:
         self.errors = 0
         """Exceptions that escaped a handler since the start; each is in the log."""
         self.last_error = ""
+        self.last_error_at = float("-inf")
+        """Monotonic time of the last of them, in seconds."""
         self.longest_turn = 0.0
         """Seconds of the longest turn of the loop since the start, waiting excluded."""
         self.slept = False
@@ -228,6 +230,7 @@ class Executive:
     def report(self, error: BaseException, doing: str) -> None:
         """Count and log an exception that nobody expected, with its traceback; the loop goes on."""
         self.errors += 1
+        self.last_error_at = time.monotonic()
         self.last_error = f"{doing}: {type(error).__name__}: {error}"
         logger.error("%s failed", doing, exc_info=error)
 

@@ -28,6 +28,8 @@ RESERVED = (HUGZ, KTHXBAI, ICANHAZ)
 
 KEY_BYTES = 512
 """Longest key, and longest subtree, in bytes of UTF-8."""
+FRAME_BYTES = KEY_BYTES + 16
+"""Longest frame to the Proxy that has no body: a subscription, or a request for a snapshot."""
 BODY_BYTES = 1 << 20
 """Longest body that a Proxy takes unless it is told otherwise."""
 MOST_FRAMES = 4
@@ -123,15 +125,14 @@ def stale(body: bytes, reason: str) -> bytes:
     """
     try:
         reading: Any = _decode(body)
+        if not isinstance(reading, dict):
+            reading = {}
+        if "value" in reading:
+            reading["last"] = reading.pop("value")
+        return _encode({**reading, "quality": "stale", "reason": reason})
     except BAD_BODY:
-        reading = None
-    if not isinstance(reading, dict):
-        reading = {}
-    if "value" in reading:
-        reading["last"] = reading.pop("value")
-    reading["quality"] = "stale"
-    reading["reason"] = reason
-    return _encode(reading)
+        # nested so deep that it can be read for its quality, but not taken apart or put together again
+        return _encode({"quality": "stale", "reason": reason})
 
 
 def connection(context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str) -> zmq.Socket[bytes]:

@@ -127,9 +127,19 @@ class KvSubscriber:
     def _ask(self) -> None:
         """Ask for a snapshot on a socket of its own, so that no answer is taken for another's."""
         self._hang_up()
+        try:
+            socket = connection(self.loop.ctx, zmq.DEALER, self._address)
+            self._asked = socket
+            socket.connect(self._address)
+        except zmq.ZMQError as error:
+            # out of descriptors: the next heartbeat leads here again
+            logger.warning("cannot ask for a snapshot now: %s", error)
+            self._hang_up()
+            self.replica.wants_snapshot = True
+            if self.state == "live":
+                self._become("lost")
+            return
         self.replica.begin()
-        self._asked = socket = connection(self.loop.ctx, zmq.DEALER, self._address)
-        socket.connect(self._address)
         socket.send_multipart([ICANHAZ, self.replica.subtree.encode()])
         take = receiver(socket, MOST_FRAMES)
         self.loop.register(socket, lambda: self._answer(socket, take))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
 import time
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec
@@ -21,6 +23,14 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 def printable(text: str) -> str:
     """The text with its control characters escaped: it can neither forge a line nor steer a terminal."""
     return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode()
+
+
+WAITING_RECORDS = 500
+"""Records that wait for whoever reads the log, at most."""
+WAITING_TEXT = 131072
+"""Characters of their text, at most, unless one alone has more."""
+LAST_WORDS = 2.0
+"""Seconds at most that the end of a process waits until what it has logged is written."""
 
 
 def priority(level: int) -> int:
@@ -107,6 +117,104 @@ class RateLimit(logging.Filter):
         return count <= self._most
 
 
+class DescriptorHandler(logging.Handler):
+    """Writes the lines of records to a file descriptor, waiting for as long as nobody reads it.
+
+    Without a stream, whose lock would be held meanwhile, and would be missed at the end of the process.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, or forget it when nobody can read it any more."""
+        left = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    # Others have the same open file, and may have made it so.
+                    poller = select.poll()
+                    poller.register(self._descriptor, select.POLLOUT)
+                    poller.poll()
+        except OSError:
+            pass  # a closed pipe, a terminal that is gone, a full disk
+
+
+class QueueHandler(logging.Handler):
+    """Formats records, and has another handler write them on a thread, so that nobody has to wait for it.
+
+    A terminal that is held (Ctrl-S), a stopped pager and a hung journald read nothing, and would stop the loop of
+    every process that logs. When too much waits, what comes is dropped, and counted in a line of its own.
+    (logging.handlers has a class like this, and imports sockets, pickle and more.)
+
+    :param target: what writes; its own formatter is not used
+    """
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__()
+        self._target = target
+        target.setFormatter(None)
+        # Its put() neither waits nor takes a lock that a signal handler could find taken.
+        self._queue: SimpleQueue[logging.LogRecord | threading.Event] = SimpleQueue()
+        # Two counters that only grow, as each has one writer: emit() is called with the handler's lock held.
+        self._put = 0
+        self._written = 0
+        self._lost = 0
+        threading.Thread(target=self._write, daemon=True, name="raspy-log").start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written, unless too much waits already."""
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        waiting = self._put - self._written
+        if waiting and (self._queue.qsize() >= WAITING_RECORDS or waiting + len(text) > WAITING_TEXT):
+            self._lost += 1
+            return
+        self._tell_lost()
+        self._enqueue(record, text)
+
+    def flush(self) -> None:
+        """Wait until all is written, :data:`LAST_WORDS` seconds at most; :mod:`logging` calls it at the exit."""
+        self._tell_lost()
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(LAST_WORDS)
+
+    def _tell_lost(self) -> None:
+        if self._lost:
+            values: dict[str, Any] = {"name": "raspy.log", "levelno": logging.WARNING, "levelname": "WARNING"}
+            values["msg"] = f"{self._lost} lines were lost here: more than the reader of the log took"
+            self._lost = 0
+            record = logging.makeLogRecord(values)
+            self._enqueue(record, self.format(record))
+
+    def _enqueue(self, record: logging.LogRecord, text: str) -> None:
+        # A copy, whose text is all that is left to say: what its arguments name may have changed until it is written.
+        values = {"msg": text, "args": (), "exc_info": None, "exc_text": None, "stack_info": None}
+        self._put += len(text)
+        self._queue.put(logging.makeLogRecord({**record.__dict__, **values}))
+
+    def _write(self) -> None:
+        while True:
+            entry = self._queue.get()
+            if isinstance(entry, threading.Event):
+                entry.set()
+                continue
+            try:
+                # Not handle(), whose lock logging takes at the end of the process.
+                self._target.emit(entry)
+            except Exception:
+                self._target.handleError(entry)
+            self._written += len(entry.msg)
+            del entry
+
+
 def under_journal() -> bool:
     """Whether stderr is a stream to journald: ``$JOURNAL_STREAM`` names its inode (systemd.exec(5))."""
     try:
@@ -132,24 +240,28 @@ def journal_handler(name: str, hostname: str) -> logging.Handler | None:
         "RASPY_HOST": hostname,
     }
     handler: logging.Handler = JournalHandler(**fields)
-    handler.setFormatter(Formatter(name, "message"))
     return handler
 
 
 def setup(name: str, level: str = "info", hostname: str = "", json: bool = False) -> None:
     """Send what is logged, and every exception that nobody caught, to where this process is read.
 
+    Logging never waits for the reader, see :class:`QueueHandler`.
+
     :param name: the server's name
     :param level: debug, info, warning or error
     :param hostname: this host's name on the bus
     :param json: write JSON objects to stderr instead of what suits the place
     """
-    handler = journal_handler(name, hostname) if under_journal() and not json else None
-    if handler is None:
-        handler = logging.StreamHandler(sys.stderr)
+    target = journal_handler(name, hostname) if under_journal() and not json else None
+    form = "message"
+    if target is None:
+        target = DescriptorHandler(2)
         # What no line of ours shows need not be looked up for each record.
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-        handler.setFormatter(JsonFormatter(name) if json else Formatter(name, "prefix" if under_journal() else "line"))
+        form = "prefix" if under_journal() else "line"
+    handler = QueueHandler(target)
+    handler.setFormatter(JsonFormatter(name) if json else Formatter(name, form))
     handler.addFilter(RateLimit())
     root = logging.getLogger()
     for old in root.handlers[:]:

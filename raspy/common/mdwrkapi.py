@@ -99,7 +99,12 @@ class WorkerConnection:
     def _connect(self) -> None:
         self._waiting = None
         self._connection += 1
-        self._socket = self.loop.ctx.socket(zmq.DEALER)
+        try:
+            self._socket = self.loop.ctx.socket(zmq.DEALER)
+        except zmq.ZMQError as error:  # no descriptor is left
+            self.loop.report(error, "opening a socket to the broker")
+            self._retry()
+            return
         self._socket.linger = 0
         self._socket.reconnect_ivl = 100
         self._socket.reconnect_ivl_max = 2000
@@ -186,6 +191,7 @@ class MajorDomoWorker:
 
     :param broker: address of the broker's ROUTER
     :param service: the name to register
+    :raises zmq.ZMQError: the address is none
     """
 
     HEARTBEAT_LIVENESS = MDP.HEARTBEAT_LIVENESS
@@ -205,7 +211,19 @@ class MajorDomoWorker:
         self._answer: Reply | None = None
         self._loop = Executive(service="worker")
         self.ctx = self._loop.ctx
-        self.worker: WorkerConnection | None = None
+        try:
+            self.worker = WorkerConnection(
+                self._loop,
+                broker,
+                self.service,
+                lambda body, reply: self._requests.put((body, reply)),
+                self.heartbeat,
+                self.HEARTBEAT_LIVENESS,
+                self.reconnect,
+            )
+        except zmq.ZMQError:
+            self._loop.destroy()
+            raise
         self._thread = threading.Thread(target=self._run, daemon=True, name="raspy-worker")
         self._thread.start()
 
@@ -217,12 +235,12 @@ class MajorDomoWorker:
     @property
     def reply_to(self) -> bytes | None:
         """Address of the client whose request is being worked on."""
-        return self.worker.client if self.worker else None
+        return self.worker.client
 
     @property
     def liveness(self) -> int:
         """Heartbeats that may still be missed before the broker counts as lost."""
-        return self.worker.liveness if self.worker else 0
+        return self.worker.liveness
 
     def recv(self, reply: list[bytes] | bytes | None = None) -> list[bytes] | None:
         """Send the reply to the last request, if there was one, and wait for the next request.
@@ -250,13 +268,11 @@ class MajorDomoWorker:
     def send_to_broker(self, command: bytes, option: bytes | None = None, msg: list[bytes] | None = None) -> None:
         """Send a worker command, with the frame ``option`` and the frames ``msg`` behind it."""
         frames = ([option] if option is not None else []) + (msg or [])
-        if self.worker is not None:
-            self._loop.call_threadsafe(self.worker.send, command, *frames)
+        self._loop.call_threadsafe(self.worker.send, command, *frames)
 
     def reconnect_to_broker(self) -> None:
         """Register anew on a new socket."""
-        if self.worker is not None:
-            self._loop.call_threadsafe(self.worker.reopen)
+        self._loop.call_threadsafe(self.worker.reopen)
 
     def shutdown(self) -> None:
         """Have :meth:`recv` return None; may be called from any thread."""
@@ -272,15 +288,6 @@ class MajorDomoWorker:
 
     def _run(self) -> None:
         loop = self._loop
-        self.worker = WorkerConnection(
-            loop,
-            self.broker,
-            self.service,
-            lambda body, reply: self._requests.put((body, reply)),
-            self.heartbeat,
-            self.HEARTBEAT_LIVENESS,
-            self.reconnect,
-        )
         while not loop.stopping:
             loop.turn()
         self.worker.close()

@@ -6,6 +6,9 @@ import os
 
 import sdnotify
 
+USEC_DIGITS = 20
+"""As many as the greatest 64-bit number has, of which systemd's are."""
+
 
 class Notifier:
     """The sender of sd_notify datagrams; without ``$NOTIFY_SOCKET`` it does nothing.
@@ -23,7 +26,8 @@ class Notifier:
         usec = os.environ.get("WATCHDOG_USEC", "")
         pid = os.environ.get("WATCHDOG_PID", "")
         mine = not pid or pid == str(os.getpid())
-        self.watchdog = int(usec) / 1e6 if self._notifier and usec.isdigit() and mine else 0.0
+        number = usec.isascii() and usec.isdecimal() and len(usec) <= USEC_DIGITS
+        self.watchdog = int(usec) / 1e6 if self._notifier and number and mine else 0.0
 
     def ready(self) -> None:
         """The process is started and serves."""

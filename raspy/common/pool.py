@@ -9,7 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from raspy.common import MDP
 from raspy.common.MDP import ServerError
+
+QUEUED = 10
+"""Times its own time that a job may wait for a thread."""
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -25,15 +29,17 @@ class PoolFull(ServerError, RuntimeError):
 class Job:
     """A call handed to the pool. ``done(result, error)`` is called once, on the loop."""
 
-    __slots__ = ("args", "done", "finished", "function", "started", "timeout")
+    __slots__ = ("abandoned", "args", "done", "finished", "function", "started", "submitted", "timeout")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], done: Done, timeout: float) -> None:
         self.function = function
         self.args = args
         self.done = done
         self.timeout = timeout
+        self.submitted = time.monotonic()
         self.started = 0.0
         self.finished = False
+        self.abandoned = False
 
 
 class Pool:
@@ -91,6 +97,8 @@ class Pool:
         while self._results:
             job, result, error, leaving = self._results.popleft()
             if job.finished:
+                if not job.abandoned:
+                    continue  # given up just when a thread took it up after all
                 self.hung -= 1
                 self._threads += not leaving
                 if self._threads > self._size:
@@ -110,12 +118,14 @@ class Pool:
             left = job.started + job.timeout - now if job.started else job.timeout
             if left <= 0:
                 self._abandon(job)
+            elif not job.started and now - job.submitted > QUEUED * job.timeout:
+                self._give_up(job)
             elif next_in is None or left < next_in:
                 next_in = left
         return next_in
 
     def _abandon(self, job: Job) -> None:
-        job.finished = True
+        job.finished = job.abandoned = True
         self._running.remove(job)
         self.hung += 1
         self.abandoned += 1
@@ -124,6 +134,11 @@ class Pool:
         name = getattr(job.function, "__name__", "call")
         self._call(job.done, None, JobTimeout(f"{name} did not return in {job.timeout:g} s"))
 
+    def _give_up(self, job: Job) -> None:
+        job.finished = True
+        self._running.remove(job)
+        self._call(job.done, None, JobTimeout(f"no thread took it up in {QUEUED * job.timeout:g} s"))
+
     def close(self) -> None:
         """Tell the idle threads to end; hung ones are daemons and end with the process."""
         for _ in range(self._threads):
@@ -131,14 +146,21 @@ class Pool:
 
     def _fill(self) -> None:
         while self._threads < min(len(self._running), self._size) and self.hung <= self._hung_limit:
+            try:
+                threading.Thread(target=self._work, daemon=True, name="raspy-pool").start()
+            except RuntimeError as error:
+                # no memory or no task left: those that live do the work, and each later job tries anew
+                MDP.logger.warning("no thread could be started: %s", error)
+                return
             self._threads += 1
-            threading.Thread(target=self._work, daemon=True, name="raspy-pool").start()
 
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
             if job is None:
                 return
+            if job.finished:
+                continue
             job.started = time.monotonic()
             result, error = None, None
             try:

@@ -14,6 +14,10 @@ import time
 
 LIFELINE = "RASPY_LIFELINE"
 """Set for a child whose standard input is a pipe that its parent holds open: it ends with the parent."""
+STARTS = "SUPERVISOR_STARTS"
+"""Set by the supervisor for a server: which of its starts this is, since the supervisor's own; the first is 1."""
+LAST_END = "SUPERVISOR_LAST_END"
+"""Set by the supervisor from the second start on: why the process before ended, one line of printable text."""
 RUNNER = [sys.executable, os.path.join(os.path.dirname(os.path.dirname(__file__)), "__main__.py"), "server"]
 """What a server's name is added to; a script costs each process 0.2 MB less than ``-m`` and a module."""
 GRACE = 10.0
@@ -21,9 +25,13 @@ GRACE = 10.0
 
 
 class ExecutiveProcess:
-    """A command in a process and session of its own, that ends when this process does, however that ends.
+    """A command in a process and process group of its own, that ends when this process does, however that ends.
 
     It is to call :func:`hold_on_to_parent`, as :mod:`raspy.common.runner` does. For use by one thread.
+
+    The group is in this process's session, so that this process's end makes it an orphaned one. When it is stopped
+    then (SIGSTOP), the kernel continues it, with SIGHUP and SIGCONT (setpgid(2)), and it can see that its parent is
+    gone. Ctrl-C does not reach it, as it is in the background of a terminal.
 
     :param executive: the name of a server; or a command: the program, by its path, and its arguments
     :param executive_name: what it is called in messages; the server's name when empty
@@ -45,7 +53,7 @@ class ExecutiveProcess:
     def run(self) -> None:
         """Start it; returns at once.
 
-        :raises OSError: the program cannot be run
+        :raises OSError: the program cannot be run; no process is left behind
         """
         environment = {**(os.environ if self.environment is None else self.environment), LIFELINE: "1"}
         ours, theirs = -1, -1
@@ -56,12 +64,19 @@ class ExecutiveProcess:
                 self.command,
                 environment,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
-                setsid=True,
-                setsigmask=[],
+                setpgroup=0,
+                # A terminal that is set to stop what writes to it from the background (stty tostop) does not then.
+                setsigmask=[signal.SIGTTOU],
                 setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
             )
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError:
+                # Nobody could watch it. It is a zombie at most until here, so the number is still its own.
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise
             self._lifeline, ours = ours, -1
-            self._pidfd = os.pidfd_open(self.pid)
         finally:
             for end in (theirs, ours):
                 if end >= 0:
@@ -89,9 +104,12 @@ class ExecutiveProcess:
         return self.poll()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send it a signal; harmless when it has ended."""
-        if self.poll() is None and self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, number)
+        """Send it a signal; harmless when it has ended. Whether it has is for :meth:`poll` to find out."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass
 
     def shutdown(self, grace: float = GRACE) -> int | None:
         """Ask it to stop, wait ``grace`` seconds, then kill it; return :attr:`returncode`."""

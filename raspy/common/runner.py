@@ -7,18 +7,19 @@ on stderr says how), so that a restart would be in vain.
 from __future__ import annotations
 
 import faulthandler
+import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from raspy.servers import SERVERS
+from raspy.common.registry import SERVERS, known_sections
 
 if TYPE_CHECKING:
     from raspy.common.config import Config
 
 GOOD, FAILED, WRONG_USE = 0, 1, 2
 
-USAGE = "use: raspy server NAME [--config FILE] [--json]; the servers are " + ", ".join(SERVERS)
+USAGE = "use: raspy {} NAME [--config FILE] [--json]; the servers are " + ", ".join(SERVERS)
 
 
 def light_zmq() -> None:
@@ -49,13 +50,21 @@ def light_msgspec() -> None:
         del sys.modules["typing_extensions"]
 
 
-def say(problem: object) -> None:
-    """Write one line to stderr. Under journald it has the priority of an error."""
-    from raspy.common.log import printable, under_journal
+def say(problem: object, json: bool = False, name: str = "raspy") -> None:
+    """Write one line to stderr. Under journald it has the priority of an error.
 
-    mark = "<3>" if under_journal() else ""
+    :param json: write a JSON object as those of the log
+    :param name: the server that it is about, in JSON
+    """
+    from raspy.common.log import JsonFormatter, printable, under_journal
+
+    if json:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, "%s", (problem,), None)
+        line = JsonFormatter(name).format(record)
+    else:
+        line = f"{'<3>' if under_journal() else ''}raspy: {printable(str(problem))}"
     try:
-        sys.stderr.write(f"{mark}raspy: {printable(str(problem))}\n")
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     except OSError:
         pass  # nobody reads
@@ -82,14 +91,16 @@ def load_class(name: str) -> Any:
 
 
 def load_config(path: str | None = None) -> Config:
-    """Read the configuration.
+    """Read the configuration, and refuse sections that no server has.
 
-    :raises ConfigError: it cannot be read
+    :raises ConfigError: it cannot be read, or has such a section
     """
     light_msgspec()
     from raspy.common.config import Config
 
-    return Config.load(path)
+    config = Config.load(path)
+    config.check_sections(known_sections())
+    return config
 
 
 def chosen_servers(config: Config) -> list[str]:
@@ -97,37 +108,45 @@ def chosen_servers(config: Config) -> list[str]:
 
     :raises ConfigError: ``servers`` in ``[run]`` names one that does not exist
     """
-    from raspy.common.config import ConfigError, RunConfig
+    from raspy.common.config import RunConfig, shown
 
     wanted = config.section(RunConfig).servers
     for name in wanted:
         if name not in SERVERS:
-            raise ConfigError(f"servers in [run]: there is no server {name!r}; known are {', '.join(SERVERS)}")
+            problem = f"there is no server {shown(name)}; known are {', '.join(SERVERS)}"
+            raise config.refusal(RunConfig, "servers", problem)
     return [name for name, entry in SERVERS.items() if (name in wanted if wanted else entry.default)]
 
 
-def check_config(config: Config) -> None:
-    """Check every section of every server, also of those that do not run here.
+def check_config(config: Config, starting: bool = False) -> None:
+    """Check every section of every server, and of those that run here whether this machine lets them.
 
+    :param starting: they are about to be started, so their ports must be free
     :raises ConfigError: the first mistake found
     """
     from raspy.common.config import BusConfig, ConfigError, RunConfig, Section, local_hostname
 
+    config.check_sections(known_sections())
     sections: list[type[Section]] = [BusConfig, RunConfig]
     chosen = chosen_servers(config)
+    here: list[type[Section]] = []
     for name in SERVERS:
         try:
-            sections.append(load_class(name).CONFIG)
+            section: type[Section] = load_class(name).CONFIG
         except ConfigError:
             # Its keys cannot be told then, which matters only where it is to run.
             if name in chosen:
                 raise
-    named = {section.SECTION for section in sections if section.SECTION}
-    config.check_sections(sorted(named.union(SERVERS)))
+            continue
+        sections.append(section)
+        if name in chosen:
+            here.append(section)
     for section in sections:
         if section.SECTION:
             config.section(section)
     local_hostname(config.section(BusConfig))
+    for section in here:
+        config.check_here(section, starting)
 
 
 def run_server(name: str, config_path: str | None = None, json: bool = False) -> int:
@@ -135,13 +154,25 @@ def run_server(name: str, config_path: str | None = None, json: bool = False) ->
 
     :param json: log JSON objects instead of readable lines
     """
-    return _guarded(name, config_path, json, lambda config: load_class(name).from_config(config).run())
+
+    def act(config: Config) -> None:
+        from raspy.common.config import ConfigError
+
+        config.check_sections(known_sections())
+        server = load_class(name)
+        config.check_here(server.CONFIG)
+        try:
+            server.from_config(config).run()
+        except ConfigError as error:
+            raise config.located(error, server.CONFIG) from error
+
+    return _guarded(name, config_path, json, act)
 
 
 def make_safe(name: str, config_path: str | None = None, json: bool = False) -> int:
     """Put the outputs of a server into their safe state, whether it runs or not; return the exit code.
 
-    Nothing happens where the server has no outputs.
+    Nothing happens where the server has no outputs. A mistake in the section of another does not stand in the way.
     """
 
     def act(config: Config) -> None:
@@ -152,9 +183,9 @@ def make_safe(name: str, config_path: str | None = None, json: bool = False) -> 
     return _guarded(name, config_path, json, act)
 
 
-def check(config_path: str | None = None, json: bool = False) -> int:
-    """Check the configuration; return the exit code."""
-    return _guarded("check", config_path, json, check_config)
+def check(config_path: str | None = None, json: bool = False, starting: bool = False) -> int:
+    """Check the configuration as :func:`check_config` does; return the exit code."""
+    return _guarded("check", config_path, json, lambda config: check_config(config, starting))
 
 
 def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Config], None]) -> int:
@@ -163,16 +194,19 @@ def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Conf
     light_zmq()
     light_msgspec()
     from raspy.common import log
-    from raspy.common.config import BusConfig, ConfigError, RunConfig, local_hostname
+    from raspy.common.config import BusConfig, Config, ConfigError, RunConfig, local_hostname
     from raspy.common.process import hold_on_to_parent
 
     hold_on_to_parent()
     try:
-        config = load_config(config_path)
+        config = Config.load(config_path)
         log.setup(name, config.section(RunConfig).log_level, local_hostname(config.section(BusConfig)), json)
         act(config)
     except ConfigError as error:
-        say(f"{name}: {error}" if name in SERVERS else error)
+        if json:
+            say(error, json, name)
+        else:
+            say(f"{name}: {error}" if name in SERVERS else error)
         return WRONG_USE
     except KeyboardInterrupt:
         return FAILED
@@ -183,9 +217,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit code.
 
     They are a server's name, ``--config FILE`` and ``--json``; with ``--make-safe`` its outputs are made safe
-    instead, and with ``--check`` in place of a name the configuration is checked.
+    instead. With ``--check`` in place of a name the configuration is checked; with ``--check --start`` also
+    whether the ports are free.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    usage = USAGE.format("make-safe" if "--make-safe" in words else "server")
+    json = "--json" in words
     config_path: str | None = None
     names: list[str] = []
     flags: set[str] = set()
@@ -195,18 +232,17 @@ def main(arguments: list[str] | None = None) -> int:
             config_path = word.partition("=")[2]
         elif word == "--config" and words:
             config_path = words.pop(0)
-        elif word in ("--make-safe", "--check", "--json"):
+        elif word in ("--make-safe", "--check", "--start", "--json"):
             flags.add(word)
         elif word.startswith("-"):
-            say(f"{word} is not known, or lacks its value; {USAGE}")
+            say(f"{word} is not known, or lacks its value; {usage}", json)
             return WRONG_USE
         else:
             names.append(word)
-    json = "--json" in flags
     if "--check" in flags and not names:
-        return check(config_path, json)
-    if len(names) != 1 or "--check" in flags:
-        say(USAGE)
+        return check(config_path, json, "--start" in flags)
+    if len(names) != 1 or flags & {"--check", "--start"}:
+        say(usage, json)
         return WRONG_USE
     return (make_safe if "--make-safe" in flags else run_server)(names[0], config_path, json)
 

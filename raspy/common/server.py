@@ -16,7 +16,7 @@ from raspy.common.config import BusConfig, Config, Section, local_hostname
 from raspy.common.executive import Executive
 from raspy.common.kvcliapi import KvPublisher
 from raspy.common.mdwrkapi import Reply, WorkerConnection
-from raspy.common.statistics import SNMP, SNMPCounter, Statistics, memory
+from raspy.common.statistics import SNMP, SNMPCounter, Statistics, memory, supervised
 from raspy.common.verbs import Later, VerbError, Verbs, json_encode
 
 MEMORY_REPLIES = 256
@@ -247,6 +247,7 @@ class ReplyMemory:
 @MMI.verb(reads=True)
 def status(server: Server) -> dict[str, Any]:
     """How the server is: state, conditions, uptime in s, memory (PSS) in bytes, errors since the start."""
+    starts, last_end = supervised()
     return {
         "server": server.service,
         "host": server.hostname,
@@ -260,6 +261,8 @@ def status(server: Server) -> dict[str, Any]:
         "errors": server.errors,
         "last_error": server.last_error,
         "services": server.services(),
+        "starts": starts,
+        "last_end": last_end,
     }
 
 

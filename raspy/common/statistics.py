@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
 
 from raspy.common import MDP
+from raspy.common.process import LAST_END, STARTS
 from raspy.common.verbs import VerbError, Verbs
 
 
@@ -70,6 +72,12 @@ def memory() -> int:
     except OSError:
         pass
     return 0
+
+
+def supervised() -> tuple[int, str]:
+    """Which of its starts this process is, and why the one before ended, as far as its supervisor has told."""
+    starts, last_end = os.environ.get(STARTS, ""), os.environ.get(LAST_END, "")
+    return (int(starts) if starts.isascii() and starts.isdecimal() and len(starts) < 9 else 0), last_end
 
 
 T = TypeVar("T", bound=SNMP)

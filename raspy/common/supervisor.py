@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import select
-import shutil
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from raspy.common import MDP, runner
 from raspy.common.child import REFUSED, Child, Times, plain_environment
@@ -21,14 +23,18 @@ from raspy.common.config import BusConfig, ConfigError, RunConfig, local_hostnam
 from raspy.common.log import setup
 from raspy.common.notify import Notifier
 from raspy.common.process import RUNNER, ExecutiveProcess
-from raspy.servers import SERVERS
+from raspy.common.registry import SERVERS
 
 logger = logging.getLogger("raspy.supervisor")
 
 HELPER_TIME = 30.0
 """Seconds that a check of the configuration or a `make-safe` may take."""
-SOCKET_BASE = 60
-"""Longest directory for the notify sockets, so that with the rest of their path they stay below 108 bytes (unix(7))."""
+DATAGRAM = 4096
+"""Bytes of a notification that are looked at; ours have less than 300."""
+DATAGRAMS = 100
+"""Notifications taken in one turn."""
+CREDENTIALS = 12
+"""Bytes of struct ucred: pid, uid and gid of a sender (unix(7))."""
 BROKER_TIME = 10.0
 """Seconds for which the others wait for the broker's first READY; they can do without it."""
 
@@ -62,10 +68,14 @@ class Supervisor:
         self._options += ["--json"] if json else []
         self._json = json
         self._times = times or Times()
-        self._directory = ""
+        self._notify: socket.socket | None = None
+        self._address = ""
         self._instance = ""
         self._helpers: dict[ExecutiveProcess, tuple[float, Callable[[int], None]]] = {}
         self._others_due: float | None = None
+        self._reloaded = False
+        self._checking = False
+        self._check_again = False
         self._wake_read, self._wake_write = -1, -1
         self._notifier = Notifier()
         self._fed = 0.0
@@ -83,11 +93,11 @@ class Supervisor:
         try:
             self._prepare()
         except ConfigError as error:
-            runner.say(error)
+            runner.say(error, self._json, "supervisor")
             return runner.WRONG_USE
         try:
             self._take_signals()
-            self._help("check", ["--check"], self._checked)
+            self._help("check", ["--check", "--start"], self._checked)
             while self._busy():
                 self._turn()
                 if self.stopping:
@@ -97,9 +107,15 @@ class Supervisor:
         return self.exit_code
 
     def reload(self) -> None:
-        """Check the configuration; when good, start and stop what it says, have the others read it."""
-        if self.children:
+        """Check the configuration; when good, start and stop what it says, have the others read it.
+
+        While a check runs, another one is remembered, however often this is called.
+        """
+        if self._checking:
+            self._check_again = True
+        elif self.children:
             logger.info("reading the configuration again")
+            self._checking = True
             self._help("check", ["--check"], self._rechecked)
 
     def shutdown(self) -> None:
@@ -129,37 +145,36 @@ class Supervisor:
         config = runner.load_config(self._config_path)
         self.hostname = local_hostname(config.section(BusConfig))
         setup("supervisor", config.section(RunConfig).log_level, self.hostname, self._json)
-        base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108  a directory of our own, mode 0700, below it
-        if not os.access(base, os.W_OK) or len(base) > SOCKET_BASE:
-            base = "/tmp"  # noqa: S108
-        self._directory = os.path.join(base, f"raspy-{os.getpid()}-{os.urandom(4).hex()}")
-        try:
-            os.mkdir(self._directory, 0o700)
-        except OSError as error:
-            problem = f"{self._directory}: cannot be made: {error.strerror}; set XDG_RUNTIME_DIR"
-            raise ConfigError(problem) from error
+        # An abstract address (unix(7)) needs no directory that could be full, read-only, removed or left behind.
+        # Whoever is on this machine can write to it, so what comes is believed by the process id of its sender.
+        name = f"raspy-{os.getpid()}-{os.urandom(8).hex()}"
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._notify.bind(f"\0{name}")
+        self._address = f"@{name}"
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _clean_up(self) -> None:
         for child in self.children.values():
-            child.kill()
+            self._guard(child.kill)
         signal.set_wakeup_fd(-1)
         for descriptor in (self._wake_read, self._wake_write):
             os.close(descriptor)
         self._notifier.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._notify is not None:
+            self._notify.close()
 
     def _busy(self) -> bool:
         return not self.stopping or bool(self._helpers) or any(child.up for child in self.children.values())
 
     def _help(self, name: str, arguments: list[str], then: Callable[[int], None]) -> None:
-        """Run one of the runner's other jobs in a process of its own; ``then(exit code)`` follows."""
+        """Run one of the runner's other jobs in a process of its own; ``then(exit code)`` follows, guarded."""
         process = ExecutiveProcess([*self._runner, *arguments, *self._options], name, plain_environment())
         try:
             process.run()
         except OSError as error:
             logger.error("%s: cannot be run: %s", name, error)
-            then(runner.FAILED)
+            self._guard(then, runner.FAILED)
             return
         self._helpers[process] = (time.monotonic() + HELPER_TIME, then)
 
@@ -169,7 +184,10 @@ class Supervisor:
         if code:
             self.exit_code, self.stopping = (code if code > 0 else runner.FAILED), True
             return
-        if not self._set_children():
+        try:
+            self._set_children()
+        except ConfigError as error:
+            runner.say(error, self._json, "supervisor")
             self.exit_code, self.stopping = runner.WRONG_USE, True
             return
         names = list(self.children)
@@ -182,59 +200,72 @@ class Supervisor:
             self._others_due = time.monotonic() + BROKER_TIME
 
     def _rechecked(self, code: int) -> None:
+        self._checking = False
         if self.stopping:
             return
         before = dict(self.children)
-        if code or not self._set_children():
+        try:
+            if code == 0:
+                self._set_children()
+                self._apply(before)
+        except ConfigError as error:
+            logger.error("%s", error)
+            code = runner.WRONG_USE
+        if code:
             logger.error("the configuration is not used, everything stays as it was")
-            return
+        if self._check_again:
+            self._check_again = False
+            self.reload()
+
+    def _apply(self, before: dict[str, Child]) -> None:
+        """Start what is new, stop what is gone, and have the rest read the configuration."""
+        self._reloaded = True
+        safing = {helper.name for helper in self._helpers}
         for name, child in reversed(before.items()):
-            if name not in self.children and child.up:
+            if name not in self.children and (child.up or make_safe_name(name) in safing):
                 # Stays among the children until it has ended, so that its outputs are made safe.
                 self.children[name] = child
                 self._leaving.add(name)
-                child.stop()
+                self._guard(child.stop)
         for name, child in self.children.items():
-            if name in self._leaving:
-                continue
-            if name not in before or child.state == REFUSED:
-                child.start()
-            else:
-                child.reload()
+            if name not in self._leaving:
+                fresh = name not in before or child.state == REFUSED
+                self._guard(child.start if fresh else child.reload)
 
-    def _set_children(self) -> bool:
-        """Have a child for each server that the configuration wants here; those that are there stay."""
-        try:
-            names = runner.chosen_servers(runner.load_config(self._config_path))
-        except ConfigError as error:
-            runner.say(error)
-            return False
+    def _set_children(self) -> None:
+        """Have a child for each server that the configuration wants here; those that are there stay.
+
+        :raises ConfigError: the configuration cannot be read; nothing has changed
+        """
+        names = runner.chosen_servers(runner.load_config(self._config_path))
         before, self.children = self.children, {}
         self._leaving = set()
         for name in names:
             self.children[name] = before.get(name) or Child(
-                name, [*self._runner, name, *self._options], self._directory, self._times, self._changed
+                name, [*self._runner, name, *self._options], self._address, self._times, self._changed
             )
-        return True
 
     def _start_others(self) -> None:
         self._others_due = None
         for child in self.children.values():
             if child.starts == 0:
-                child.start()
+                self._guard(child.start)
 
     def _changed(self, child: Child) -> None:
         if child.up:
             if self._others_due is not None and child.name == "broker":
                 self._start_others()
-            if all(other.was_ready for other in self.children.values()):
-                self._notifier.ready()
+            self._tell_ready()
             return
         if SERVERS[child.name].output:
             arguments = [child.name, "--make-safe"]
-            self._help(f"make-safe {child.name}", arguments, lambda code: self._safe(child, code))
+            self._help(make_safe_name(child.name), arguments, lambda code: self._safe(child, code))
         else:
             self._go_on(child)
+
+    def _tell_ready(self) -> None:
+        if all(child.was_ready or child.state == REFUSED for child in self.children.values()):
+            self._notifier.ready()
 
     def _safe(self, child: Child, code: int) -> None:
         if code:
@@ -250,34 +281,60 @@ class Supervisor:
         if child.name in self._leaving:
             self._leaving.discard(child.name)
             del self.children[child.name]
-        elif child.exit_code == runner.WRONG_USE and not child.was_ready:
+        elif child.exit_code != runner.WRONG_USE:
+            child.wait()
+        elif child.starts == 1 and not child.was_ready and not self._reloaded:
+            # The very first start, which somebody is looking at; from then on animals depend on the others.
             logger.error("%s cannot start: everything is stopped", child.name)
             self.exit_code = runner.WRONG_USE
             self.shutdown()
-        elif child.exit_code == runner.WRONG_USE:
-            child.refuse()
         else:
-            child.wait()
+            child.refuse()
+            self._tell_ready()
 
     def _turn(self) -> None:
         """Wait for something to do, then do it: what servers say, then who has ended, then what is late."""
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
+        if self._notify is not None:
+            poller.register(self._notify, select.POLLIN)
         children = {c.process.fileno(): c for c in self.children.values() if c.process is not None}
-        sockets = {c.notify.fileno(): c for c in self.children.values() if c.notify is not None}
         helpers = {helper.fileno(): helper for helper in self._helpers}
-        for descriptor in (*children, *sockets, *helpers):
+        for descriptor in (*children, *helpers):
             poller.register(descriptor, select.POLLIN)
         ready = {descriptor for descriptor, _ in poller.poll(self._wait_ms())}
-        for descriptor in ready & sockets.keys():
-            sockets[descriptor].on_notify()
+        # Also when it was empty a moment ago: one that has ended may have said something before.
+        self._take_notifications()
         for descriptor in ready & children.keys():
-            children[descriptor].on_exit()
+            self._guard(children[descriptor].on_exit)
         for descriptor in ready & helpers.keys():
-            self._helper_ended(helpers[descriptor])
+            self._guard(self._helper_ended, helpers[descriptor])
         if self._wake_read in ready:
-            self._take_wake()
+            self._guard(self._take_wake)
         self._expire(time.monotonic())
+
+    def _guard(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call it; what goes wrong with one server must not end the supervisor, and with it the others."""
+        try:
+            function(*args)
+        except Exception as error:
+            logger.error("%s failed", getattr(function, "__qualname__", "a handler"), exc_info=error)
+
+    def _take_notifications(self) -> None:
+        """Hand each waiting notification to the child that it comes from; a stranger's is ignored."""
+        if self._notify is None:
+            return
+        children = {c.process.pid: c for c in self.children.values() if c.process is not None}
+        for _ in range(DATAGRAMS):
+            try:
+                datagram, control, _, _ = self._notify.recvmsg(DATAGRAM, socket.CMSG_SPACE(CREDENTIALS))
+            except OSError:
+                return
+            for level, kind, data in control:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                    child = children.get(int.from_bytes(data[:4], sys.byteorder))
+                    if child is not None:
+                        self._guard(child.on_notify, datagram)
 
     def _wait_ms(self) -> int | None:
         dues = [child.due for child in self.children.values() if child.due is not None]
@@ -291,16 +348,16 @@ class Supervisor:
     def _expire(self, now: float) -> None:
         for child in list(self.children.values()):
             if child.due is not None and child.due <= now:
-                child.expire()
+                self._guard(child.expire)
         for helper, (due, _) in list(self._helpers.items()):
             if due <= now:
                 logger.error("%s: takes longer than %g s: killed", helper.name, HELPER_TIME)
                 helper.kill()
                 helper.wait()
-                self._helper_ended(helper)
+                self._guard(self._helper_ended, helper)
         if self._others_due is not None and self._others_due <= now:
             logger.warning("broker: not ready yet; the others are started without it")
-            self._start_others()
+            self._guard(self._start_others)
         if self._notifier.watchdog and self._fed + self._notifier.watchdog / 2 <= now:
             self._fed = now
             self._notifier.alive()
@@ -313,6 +370,8 @@ class Supervisor:
 
     def _take_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        # Where whoever started us ignores it, the kernel would not keep the exit codes of our children (wait(2)).
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # The byte that wakes the loop says which signal it was.
             signal.signal(number, lambda *_: None)
@@ -327,6 +386,11 @@ class Supervisor:
             else:
                 logger.info("%s: stopping", signal.Signals(number).name)
                 self.shutdown()
+
+
+def make_safe_name(name: str) -> str:
+    """What the process is called that makes the outputs of a server safe."""
+    return f"make-safe {name}"
 
 
 def terminal_gone() -> bool:

@@ -12,6 +12,8 @@ import threading
 from typing import Any
 
 from cheroot import wsgi
+from cheroot.makefile import StreamWriter
+from cheroot.server import HTTPConnection
 
 from raspy.common.config import ConfigError
 
@@ -29,6 +31,28 @@ BODY_LIMIT = 65536
 logger = logging.getLogger("raspy.web")
 
 
+class Writer(StreamWriter):
+    """What a connection writes with; every write goes to the socket at once."""
+
+    def close(self) -> None:
+        """Drop what a failed write has left behind, for which there is no socket any more.
+
+        cheroot leaves its writers to the garbage collector; from Python 3.13 on that writes a traceback to
+        the log when closing fails (``io.IOBase.__del__``).
+        """
+        self._write_buf.clear()
+        super().close()
+
+
+class Connection(HTTPConnection):
+    """A connection with our writer."""
+
+    def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
+        super().__init__(
+            server, sock, lambda raw, mode, size: Writer(raw, mode, size) if "w" in mode else makefile(raw, mode, size)
+        )
+
+
 class HttpServer(wsgi.Server):
     """The WSGI server for one application.
 
@@ -40,6 +64,7 @@ class HttpServer(wsgi.Server):
     max_request_header_size = HEADERS_LIMIT
     max_request_body_size = BODY_LIMIT
     keep_alive_conn_limit = WAITING
+    ConnectionClass = Connection
 
     def __init__(self, address: tuple[str, int], app: Any, threads: int) -> None:
         super().__init__(
@@ -124,13 +149,31 @@ class HttpServer(wsgi.Server):
         logger.log(min(level, logging.WARNING) if not traceback else level, "%s", msg, exc_info=traceback)
 
 
+def try_address(host: str, port: int) -> None:
+    """Listen for a moment, to see whether one can.
+
+    :raises ConfigError: naming the key at fault
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except (OSError, UnicodeError) as error:
+        key = "port" if getattr(error, "errno", 0) in (errno.EADDRINUSE, errno.EACCES) else "host"
+        raise ConfigError(f"{key}: {_shown((host, port))}: {_reason(error)}") from error
+
+
 def _shown(address: Any) -> str:
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+def _reason(error: OSError | UnicodeError) -> str:
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address: set host in [web] to one of its own, 0.0.0.0 for all"
     if error.errno == errno.EADDRINUSE:
         return "the port is taken by another program: stop that, or set port in [web] to a free one"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from msgspec import Meta
 
-from raspy.common.config import ConfigError, Section
+from raspy.common.config import BusConfig, ConfigError, Section
 from raspy.common.kvcliapi import KvSubscriber
 from raspy.common.server import Server
 from raspy.web.board import Board
@@ -53,6 +53,23 @@ class WebConfig(Section, frozen=True):
             if not HOST_NAME.fullmatch(name):
                 raise ConfigError(f"names: {name[:80]!r} is not a host name: give names without port or path")
 
+    def check_free(self, bus: BusConfig) -> None:
+        try:
+            from raspy.web.serve import try_address
+        except ModuleNotFoundError as error:
+            raise _missing(error) from None
+        try_address(self.host, self.port)
+
+
+def _missing(error: ModuleNotFoundError) -> ConfigError:
+    """What to do about a package that the page needs."""
+    if error.name not in ("bottle", "cheroot"):
+        raise error
+    return ConfigError(
+        f"the page needs the Python package {error.name}: pip install 'raspy[web]', "
+        "or sudo apt-get install python3-bottle python3-cheroot"
+    )
+
 
 class Web(Server):
     """The local page and its small HTTP API.
@@ -93,12 +110,7 @@ class Web(Server):
             from raspy.web.app import application
             from raspy.web.serve import PLAIN_THREADS, HttpServer
         except ModuleNotFoundError as error:
-            if error.name not in ("bottle", "cheroot"):
-                raise
-            raise ConfigError(
-                f"the page needs the Python package {error.name}: pip install 'raspy[web]', "
-                "or sudo apt-get install python3-bottle python3-cheroot"
-            ) from None
+            raise _missing(error) from None
         app = application(self.board, self.hostname, self.settings.names)
         http = HttpServer((self.settings.host, self.settings.port), app, self.settings.streams + PLAIN_THREADS)
         self.address = http.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 TICKS = os.sysconf("SC_CLK_TCK")
 PORTS = range(20000, 30000, 4)
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
 
 
 class BenchError(Exception):
@@ -101,6 +104,11 @@ def wait_for_port(port: int, process: Process, limit: float = 15.0) -> None:
     raise BenchError(f"{process.name} does not listen on port {port}: {process.complaint()}")
 
 
+def end_with_parent() -> None:
+    """In a child, before it becomes a program, ours or not: have it ended when the harness is killed (prctl(2))."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Process:
     """One child: lines from it with a limit, and its last words."""
 
@@ -119,6 +127,7 @@ class Process:
                 env=settings,
                 cwd=ROOT,
                 bufsize=0,
+                preexec_fn=end_with_parent,
                 start_new_session=True,  # Ctrl-C reaches the harness alone, which ends the children in order
             )
         self.pid = self.popen.pid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -57,8 +58,15 @@ def test_idle_processes_are_listed_with_memory_and_time(tmp_path: Path) -> None:
     assert "PSS MiB" in printed
 
 
-def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+def alive(starts: dict[int, str]) -> list[int]:
+    """Those processes that still run, by their process ids and start times."""
+    return [pid for pid, start in starts.items() if start and started_at(pid) == start]
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "killed"])
+def test_no_process_outlives_the_harness(how: str) -> None:
     harness = subprocess.Popen(bench("--only", "one outstanding", "--rounds", "9"), cwd=ROOT, stdout=subprocess.DEVNULL)
+    starts: dict[int, str] = {}
     try:
         deadline = time.monotonic() + 30
         while len(below := descendants(harness.pid)) < 3 and time.monotonic() < deadline:
@@ -66,12 +74,16 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
             cpu_seconds(harness.pid)
         assert len(below) >= 3
         starts = {pid: started_at(pid) for pid in below}
-        harness.send_signal(signal.SIGINT)
-        assert harness.wait(30) == 130
-        assert not [pid for pid, start in starts.items() if start and started_at(pid) == start]
+        harness.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
+        assert harness.wait(30) == (130 if how == "Ctrl-C" else -signal.SIGKILL)
+        while (left := alive(starts)) and how == "killed" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not left
     finally:
         harness.kill()
         harness.wait()
+        for pid in alive(starts):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

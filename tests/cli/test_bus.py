@@ -14,6 +14,8 @@ import time
 import pytest
 
 from raspy import __version__
+from raspy.cli import status
+from raspy.cli.command import Request, parser_of
 from tests.support_processes import Appliance, environment, wait_for
 
 LEVEL = "/device/pi.fake.tank/level"
@@ -41,6 +43,37 @@ def test_status_tells_of_a_server_that_never_came(appliance: Appliance) -> None:
     done = appliance.raspy("status", RASPY_RUN_SERVERS='["broker", "fake", "onewire"]')
     assert done.returncode == 1
     assert re.search(r"pi\.onewire +missing ", done.stdout)
+
+
+def test_a_server_that_is_not_seen_yet(appliance: Appliance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASPY_RUN_SERVERS", '["broker", "onewire"]')
+    request = Request(parser_of("status", status).parse_args(["--config", str(appliance.config)]))
+    monkeypatch.setattr(status, "YOUNG", 1e9)
+    (row,) = (row for row in status.act(request) if row["state"] == "missing")
+    assert (row["server"], row["last_error"]) == ("pi.onewire", "not seen yet: the broker has just started")
+    monkeypatch.setattr(status, "YOUNG", 0.0)
+    (row,) = (row for row in status.act(request) if row["state"] == "missing")
+    assert row["last_error"].startswith("has never come up")
+    assert {row["server"]: row.get("wanted") for row in status.act(request)} == {
+        "pi.broker": True,
+        "pi.fake": False,
+        "pi.onewire": True,
+    }
+
+
+def test_status_to_a_full_disk_is_one_line_and_1(appliance: Appliance) -> None:
+    for words in (["status"], ["watch", "/device"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "raspy", *words, "--config", str(appliance.config)],
+                env=environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "raspy: the output cannot be written: No space left on device\n"
 
 
 def test_check(appliance: Appliance) -> None:
@@ -118,13 +151,19 @@ def test_the_end_of_watch_is_quiet(appliance: Appliance, how: str) -> None:
     )
     assert watch.stdout is not None
     assert watch.stderr is not None
-    assert b"/" in watch.stdout.readline()
-    if how == "Ctrl-C":
-        watch.send_signal(signal.SIGINT)
-    watch.stdout.close()
-    assert watch.wait(30) == (0 if how == "Ctrl-C" else 141)
-    assert watch.stderr.read() == b""
-    watch.stderr.close()
+    try:
+        assert b"/" in watch.stdout.readline()
+        if how == "Ctrl-C":
+            watch.send_signal(signal.SIGINT)
+        else:
+            watch.stdout.close()
+        assert watch.wait(30) == (0 if how == "Ctrl-C" else 141)
+        assert watch.stderr.read() == b""
+    finally:
+        watch.kill()
+        watch.wait()
+        watch.stdout.close()
+        watch.stderr.close()
 
 
 def test_call(appliance: Appliance) -> None:

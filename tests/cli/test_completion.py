@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raspy.cli import COMMANDS
-from raspy.servers import SERVERS
+from raspy.common.registry import SERVERS
 from tests.support import need_program
 from tests.support_processes import environment, raspy
 
@@ -47,6 +47,11 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert completed(tmp_path, "raspy watch --") == ["--help", "--count", "--for", "--json", "--config"]
     assert completed(tmp_path, "raspy completion z") == ["zsh"]
     assert completed(tmp_path, "raspy status ") == []
+    assert completed(tmp_path, "raspy --json st") == ["status"]
+    assert completed(tmp_path, "raspy --config some.toml --json st") == ["status"]
+    assert completed(tmp_path, "raspy --json server --json br") == ["broker"]
+    assert completed(tmp_path, "raspy server broker br") == []
+    assert completed(tmp_path, "raspy help st") == ["status"]
     keys = "/device/pi.fake.tank/level"
     assert completed(tmp_path, "raspy get /dev", keys) == [keys]
     assert completed(tmp_path, "raspy call pi", "pi.fake.mmi") == ["pi.fake.mmi"]

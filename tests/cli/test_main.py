@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from raspy import __version__
 from raspy.cli import COMMANDS
+from tests.support import need_program
 from tests.support_processes import TOP, environment, raspy
 
 HEAVY = {"argparse", "dataclasses", "asyncio", "inspect", "subprocess", "typing_extensions", "importlib.metadata"}
@@ -55,6 +57,8 @@ def test_a_server_process_is_kept_small(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert raspy("--version").stdout == f"raspy {__version__}\n"
+    for words in (["--version", "--json"], ["--json", "--version"]):
+        assert json.loads(raspy(*words).stdout) == {"version": __version__}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -79,6 +83,11 @@ def test_each_command_has_help(command: str) -> None:
         ["call"],
         ["watch", "/a", "/b"],
         ["watch", "--count", "0"],
+        ["watch", "--count", "1.5"],
+        ["watch", "--count", "9" * 5000],
+        ["--config"],
+        ["--nosuch"],
+        ["--nosuch", "status"],
         ["watch", "--for", "nan"],
         ["run", "extra"],
         ["run", "--config"],
@@ -98,6 +107,45 @@ def test_wrong_use_is_one_line_and_2(words: list[str]) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--nosuch"], "unknown option '--nosuch'"),
+        (["make-safe"], "use: raspy make-safe NAME"),
+        (["server"], "use: raspy server NAME"),
+    ],
+)
+def test_wrong_use_says_what_is_wrong(words: list[str], said: str) -> None:
+    assert said in raspy(*words).stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["run", "--help"], ["completion", "bash"], ["check", "--offline"]]
+)
+@pytest.mark.parametrize("place", ["/dev/full", "&-"])
+def test_output_that_cannot_be_written_is_one_line_and_1(place: str, words: list[str], unbuffered: str) -> None:
+    done = subprocess.run(
+        [need_program("bash"), "-c", f'exec "$@" >{place}', "bash", sys.executable, "-m", "raspy", *words],
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("raspy: the output cannot be written: ")
+
+
+def test_a_closed_standard_error_changes_nothing() -> None:
+    done = subprocess.run(
+        [need_program("bash"), "-c", 'exec "$@" 2>&-', "bash", sys.executable, "-m", "raspy", "stats"],
+        env=environment(),
+        timeout=60,
+    )
+    assert done.returncode == 2
+
+
 def test_no_command_shows_the_use() -> None:
     done = raspy()
     assert done.returncode == 2
@@ -109,7 +157,7 @@ def test_no_command_shows_the_use() -> None:
 )
 def test_without_a_broker_one_line_says_so(tmp_path: Path, words: list[str]) -> None:
     path = tmp_path / "raspy.toml"
-    path.write_text('[bus]\nbroker_ip = "ipc:///tmp/raspy-none"\n')
+    path.write_text('[bus]\nbroker_ip = "ipc:///tmp/raspy-none"\n[run]\nservers = ["fake"]\n')
     done = raspy(*words, "--config", str(path))
     assert done.returncode == 1
     said = done.stdout + done.stderr
@@ -144,6 +192,10 @@ def test_a_mistake_in_the_configuration_is_found(tmp_path: Path) -> None:
     done = raspy("check", "--offline", "--config", str(path))
     assert done.returncode == 2
     assert done.stderr.startswith(f"raspy: {path}:2: unknown key 'nonsense' in [onewire]")
+    as_json = raspy("--json", "check", "--offline", "--config", str(path))
+    (check,) = json.loads(as_json.stdout)
+    assert (as_json.returncode, as_json.stderr) == (2, done.stderr)
+    assert (check["check"], check["good"], f"raspy: {check['text']}\n") == ("configuration", False, done.stderr)
     path.write_text("")
     done = raspy("check", "--offline", "--config", str(path))
     assert (done.returncode, done.stdout) == (0, f"good  configuration: {path}\n")

@@ -80,3 +80,7 @@ def test_all_is_well_only_when_all_is() -> None:
     assert code([{"state": "ok"}]) == 0
     assert code([{"state": "ok"}, {"state": "lost"}]) == 1
     assert code([]) == 1
+    stopped = {"state": "stopped"}
+    assert code([{"state": "ok"}, {**stopped, "wanted": False}]) == 0
+    assert code([{"state": "ok"}, {**stopped, "wanted": True}]) == code([{"state": "ok"}, stopped]) == 1
+    assert code([{"state": "ok"}, {"state": "lost", "wanted": False}]) == 1

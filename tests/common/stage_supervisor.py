@@ -22,7 +22,7 @@ from msgspec import Meta  # noqa: E402
 from raspy.common import process, runner  # noqa: E402
 from raspy.common.config import Config, ConfigError, Section  # noqa: E402
 from raspy.common.executive import Executive  # noqa: E402
-from raspy.servers import SERVERS, Entry  # noqa: E402
+from raspy.common.registry import SERVERS, Entry  # noqa: E402
 
 
 def note(name: str, what: str) -> None:
@@ -58,6 +58,7 @@ class Plain(Executive):
         """Do what $STAGE_<NAME> says."""
         behaviour = os.environ.get(f"STAGE_{self.NAME.upper()}", "")
         note(self.NAME, "start")
+        note(self.NAME, f"starts={os.environ[process.STARTS]} last_end={os.environ.get(process.LAST_END, '')}")
         note(self.NAME, f"watchdog={os.environ['WATCHDOG_USEC']} state={os.environ.get('STATE_DIRECTORY', '')}")
         if behaviour == "slow":
             time.sleep(0.5)
@@ -65,6 +66,10 @@ class Plain(Executive):
             raise ConfigError("the port is taken")
         if behaviour == "refuse later" and os.path.exists(os.environ["STAGE_JOURNAL"] + ".refuse"):
             raise ConfigError("the port is taken")
+        if behaviour == "crash, then refuse":
+            if os.environ[process.STARTS] != "1":
+                raise ConfigError("the port is taken")
+            self.call_later(0.01, os._exit, 3)
         if behaviour == "crash":
             self.call_later(0.01, os._exit, 3)
         if behaviour == "hang":
@@ -98,10 +103,30 @@ class First(Plain):
 def register() -> None:
     """Put the servers of this file in place of RasPy's."""
     SERVERS.clear()
-    SERVERS["broker"] = Entry("stage_supervisor:First", "first")
-    SERVERS["plain"] = Entry("stage_supervisor:Plain", "one")
-    SERVERS["second"] = Entry("stage_supervisor:Second", "another", default=False)
-    SERVERS["output"] = Entry("stage_supervisor:Output", "drives an output", output=True)
+    SERVERS["broker"] = Entry("stage_supervisor:First", "first", section="stage")
+    SERVERS["plain"] = Entry("stage_supervisor:Plain", "one", section="stage")
+    SERVERS["second"] = Entry("stage_supervisor:Second", "another", section="stage", default=False)
+    SERVERS["output"] = Entry("stage_supervisor:Output", "drives an output", section="stage", output=True)
+
+
+def hold_check() -> None:
+    """Let a check of the configuration take as long as there is a file that says so."""
+    while os.path.exists(os.environ["STAGE_JOURNAL"] + ".hold"):
+        time.sleep(0.01)
+
+
+def break_child() -> None:
+    """A bug: telling one of the servers to reload fails."""
+    from raspy.common.child import Child
+
+    whole = Child.reload
+
+    def broken(child: Child) -> None:
+        if child.name == "plain":
+            raise RuntimeError("a bug")
+        whole(child)
+
+    Child.reload = broken  # type: ignore[method-assign]
 
 
 def main() -> int:
@@ -110,7 +135,11 @@ def main() -> int:
     register()
     if sys.argv[1] == "server":
         process.GRACE = float(os.environ.get("STAGE_GRACE", process.GRACE))
+        if "--check" in sys.argv:
+            hold_check()
         return runner.main(sys.argv[2:])
+    if os.environ.get("STAGE_BUG"):
+        break_child()
     from raspy.common.supervisor import Supervisor, Times
 
     times: dict[str, Any] = {

@@ -30,12 +30,28 @@ class Tank(Section, frozen=True):
     litres: Annotated[float, Meta(gt=0, le=10_000, description="Number.")] = 120.0
     probes: Annotated[list[str], Meta(description="List.")] = []  # noqa: RUF012  msgspec copies it
     cold: Annotated[bool, Meta(description="Boolean.")] = False
+    kind: Annotated[str, Meta(pattern="^(sea|river)$", description="Choice.")] = "sea"
+    free: Annotated[float, Meta(description="Number without a range.", extra={"unit": "h"})] = 0.0
     count: Annotated[int, Meta(ge=0, description="Whole number.")] = 1
 
     def check(self) -> None:
         """What ranges cannot tell."""
         if self.cold and self.litres > 1000:
             raise ConfigError("cold: is only for tanks up to 1000 litres")
+        if self.cold and self.count == 7:
+            raise ConfigError("litres: is only for tanks of another size")
+
+    def check_here(self, bus: BusConfig) -> None:
+        """What only this machine can tell."""
+        if self.name == "gone":
+            raise ConfigError("name: is gone")
+        if bus.broker_port == 1:
+            raise ConfigError("broker_port: is not for tanks")
+
+    def check_free(self, bus: BusConfig) -> None:
+        """What only this moment can tell."""
+        if self.name == "taken":
+            raise ConfigError("name: is taken")
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +94,10 @@ def test_the_file_that_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (b"[tank\n", "is not TOML"),
         (b"a = 1\na = 2\n", "is not TOML"),
         (b"\xff\xfe", "is not UTF-8 text"),
+        (b"a=" + b"[" * 5000, "is not a configuration: brackets are nested too deeply"),
+        (b"a=" + b"{a=" * 5000, "is not a configuration: brackets are nested too deeply"),
+        (b"a=" + b"9" * 5000, "is not a configuration: a number has too many digits"),
+        (b"#" * (1 << 20) + b"\n", "is longer than 1 MB"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
@@ -92,6 +112,30 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Config.load(str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         Config.load(str(tmp_path))
+    with pytest.raises(ConfigError, match="cannot be read: embedded null byte"):
+        Config.load("a\0b")
+
+
+def test_a_mark_of_its_encoding_is_no_part_of_a_file(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff[tank]\nname = 'first'\n").section(Tank).name == "first"
+
+
+def test_what_only_this_machine_can_tell_is_named_too(tmp_path: Path) -> None:
+    config = load(tmp_path, "[tank]\nname = 'gone'\n")
+    assert config.section(Tank).name == "gone"
+    with pytest.raises(ConfigError, match=r"some\.toml:2: name in \[tank\]: is gone"):
+        config.check_here(Tank)
+    with pytest.raises(ConfigError, match=r"some\.toml:3: broker_port in \[bus\]: is not for tanks"):
+        load(tmp_path, "[tank]\n[bus]\nbroker_port = 1\n").check_here(Tank)
+    config = load(tmp_path, "[tank]\nname = 'taken'\n")
+    config.check_here(Tank)
+    with pytest.raises(ConfigError, match=r"some\.toml:2: name in \[tank\]: is taken"):
+        config.check_here(Tank, free=True)
+
+
+def test_an_error_without_a_key_stays_as_it_is() -> None:
+    error = ConfigError("127.0.0.1:80: the port is taken")
+    assert Config().located(error, Tank) is error
 
 
 @pytest.mark.parametrize(
@@ -100,7 +144,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("\n[tank]\nlitre = 3\n", r"some\.toml:3: unknown key 'litre' in \[tank\]; known are name, litres, "),
         ("[tank]\nlitres = 'many'\n", r"some\.toml:2: litres in \[tank\]: .*\(got 'many'\)"),
         ("[tank]\nlitres = '12'\n", r"some\.toml:2: litres in \[tank\]"),
-        ("[tank]\nlitres = -1\n", r"some\.toml:2: litres in \[tank\]: .*> 0"),
+        (
+            "[tank]\nlitres = -1\n",
+            r"some\.toml:2: litres in \[tank\]: must be a number above 0 and up to 10000 \(got -1\)",
+        ),
         ("[tank]\nname = ''\n", r"some\.toml:2: name in \[tank\]"),
         ("[tank]\n\nprobes = 'a'\n", r"some\.toml:3: probes in \[tank\]"),
         ("[tank]\nprobes = [1]\n", r"some\.toml:2: probes in \[tank\]"),
@@ -108,9 +155,24 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("[tank]\ncold = 1\n", r"some\.toml:2: cold in \[tank\]"),
         ("[tank]\nlitres = 2000\ncold = true\n", r"some\.toml:3: cold in \[tank\]: is only for tanks"),
         ("tank = 3\n", r"some\.toml:1: \[tank\] must be a table of keys, not a number"),
-        ("[[tank]]\nname = 'a'\n", r"\[tank\] must be a table of keys, not a list"),
-        ("[tank]\nlitres = nan\n", r"litres in \[tank\]"),
-        ("[tank]\nlitres = inf\n", r"litres in \[tank\]"),
+        ("\n[[tank]]\nname = 'a'\n", r"some\.toml:2: \[tank\] must be a table of keys, not a list"),
+        ("[other]\n[tank.probes]\nx = 1\n", r"some\.toml:2: probes in \[tank\]: must be a list .*\(got a table\)"),
+        ("[ 'tank' ]\n'litre' = 1\n", r"some\.toml:2: unknown key 'litre'"),
+        ("\ntank.litres = 'x'\n", r"some\.toml:2: litres in \[tank\]"),
+        ("\ntank = { litres = 'x' }\n", r"some\.toml:2: litres in \[tank\]"),
+        ("\n[tank]\ncount.x.y = 1\n", r"some\.toml:3: count in \[tank\]: must be a whole number from 0 "),
+        ("\ufeff[tank]\nlitres = 'x'\n", r"some\.toml:2: litres in \[tank\]"),
+        ("[tank]\nlitres = 0x" + "f" * 5000 + "\n", r"litres in \[tank\]: must be a number .*\(got a number\)"),
+        ("[tank]\ncount" + ".a" * 5000 + " = 1\n", r"count in \[tank\]: must be a whole number .*\(got a table\)"),
+        ("\n[tank]\ncold = true\ncount = 7\n[x]\n", r"some\.toml:2: litres in \[tank\]: is only for tanks"),
+        ("[tank]\nlitres = nan\n", r"litres in \[tank\]: must be a number above 0 and up to 10000 \(got nan\)"),
+        ("[tank]\nlitres = inf\n", r"litres in \[tank\]: must be a number above 0 and up to 10000 \(got inf\)"),
+        ("[tank]\nfree = nan\n", r"free in \[tank\]: must be a number \(h\) \(got nan\)"),
+        ('[tank]\nkind = "sea\\n"\n', r"kind in \[tank\]: must be one of sea, river \(got 'sea\\n'\)"),
+        ("[tank]\nkind = 'pond'\n", r"kind in \[tank\]: must be one of sea, river \(got 'pond'\)"),
+        ("[tank]\nprobes = 'a'\n", r'probes in \[tank\]: must be a list of texts, as \["one", "two"\] \('),
+        ("[tank]\ncold = 1\n", r"cold in \[tank\]: must be true or false \(got 1\)"),
+        ("[tank]\nname = true\n", r"name in \[tank\]: must be text in quotes, not empty \(got true\)"),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
@@ -151,6 +213,10 @@ def test_the_environment_overrides_one_key(tmp_path: Path, monkeypatch: pytest.M
         ("LITRES", "0", "environment variable RASPY_TANK_LITRES"),
         ("PROBES", "[a", "environment variable RASPY_TANK_PROBES"),
         ("LITRE", "1", "environment variable RASPY_TANK_LITRE: unknown key 'litre'"),
+        ("COUNT", "[" * 5000, r"variable RASPY_TANK_COUNT: must be a whole number .{60,100}$"),
+        ("COUNT", "9" * 5000, r"variable RASPY_TANK_COUNT: must be a whole number .{60,100}$"),
+        ("FREE", "nan", r"variable RASPY_TANK_FREE: must be a number \(h\)"),
+        ("NAME", "\udcff\udcfe", r"variable RASPY_TANK_NAME: is not UTF-8 text"),
     ],
 )
 def test_a_mistake_in_the_environment_is_named(
@@ -167,16 +233,30 @@ def test_the_four_ports_must_exist(tmp_path: Path, port: int) -> None:
         load(tmp_path, f"[bus]\nbroker_port = {port}\n").section(BusConfig)
 
 
-@pytest.mark.parametrize("address", ["ipc://relative", "ipc:///" + "d" * 100, ""])
-def test_an_address_that_cannot_be_is_refused(tmp_path: Path, address: str) -> None:
-    with pytest.raises(ConfigError, match="broker_ip"):
-        load(tmp_path, f"[bus]\nbroker_ip = '{address}'\n").section(BusConfig)
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ipc://relative", "ipc:///" + "d" * 100, "ipc:///" + "é" * 50, "ipc:///a\0b", "ipc:///a\nb", ""),
+        *("bad host", "*", "a b", "127.0.0.1\0", "127.0.0.1\n", "::g", "300.1.1.1", "1.2.3", "a..b", "-a", "a-"),
+        *("x" * 254, "pi:5514", "tcp://pi", "[127.0.0.1]", "fe80::1%", "fe80::1%a b", "[::1"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^configuration: broker_ip in \[bus\]: must be [^\n]+$"):
+        Config({"bus": {"broker_ip": address}}).section(BusConfig)
 
 
-@pytest.mark.parametrize("hostname", ["Pi", "a b", "a.b", "x" * 64, "ä"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.1.2.3", "::1", "[::1]", "fe80::1%eth0", "localhost", "my_pi.local", "pi-2", "pi."]
+)
+def test_an_address_that_can_be_is_taken(address: str) -> None:
+    assert Config({"bus": {"broker_ip": address}}).section(BusConfig).broker_ip == address
+
+
+@pytest.mark.parametrize("hostname", ["Pi", "a b", "a.b", "x" * 64, "ä", "abc\\n"])
 def test_a_hostname_that_cannot_be_is_refused(tmp_path: Path, hostname: str) -> None:
     with pytest.raises(ConfigError, match="hostname"):
-        load(tmp_path, f"[bus]\nhostname = '{hostname}'\n").section(BusConfig)
+        load(tmp_path, f'[bus]\nhostname = "{hostname}"\n').section(BusConfig)
 
 
 def test_the_hostname_is_the_configured_one_else_the_machines() -> None:

@@ -243,6 +243,31 @@ def test_an_unanswered_snapshot_is_asked_for_again(stage):
     stage.until(lambda: has_all(stage, follower))
 
 
+def test_a_subscriber_without_a_socket_for_its_snapshot_asks_later(stage):
+    proxy = stage.start()
+    proxy.update("/variable/a", b"1")
+    follower = Follower(stage, "/variable/")
+    stage.until(lambda: has_all(stage, follower))
+    taken = []
+    try:
+        # no descriptor is free looks the same
+        while True:
+            taken.append(follower.loop.ctx.socket(zmq.PAIR))
+    except zmq.ZMQError:
+        pass
+    follower.subscriber.replica.wants_snapshot = True
+    try:
+        stage.until(lambda: follower.states[-1] == "lost")
+        assert not follower.subscriber.replica.exact
+    finally:
+        for socket in taken:
+            socket.close(linger=0)
+    proxy.update("/variable/b", b"2")
+    stage.until(lambda: has_all(stage, follower))
+    assert follower.states == ["live", "lost", "live"]
+    assert follower.loop.errors == 0
+
+
 def test_a_handler_that_fails_costs_only_itself(stage):
     proxy = stage.start()
     loop = stage.new_loop()

@@ -179,3 +179,12 @@ def test_stale_of_anything_is_stale(body):
     reading = json.loads(stale(body, "why"))
     assert reading["quality"] == "stale"
     assert "value" not in reading
+
+
+@pytest.mark.parametrize("closed", [b"]", b""])
+def test_stale_of_what_is_nested_too_deep_is_stale(closed):
+    body = b'{"quality":"ok","max_age":30,"value":' + b"[" * 100_000 + closed * 100_000 + b"}"
+    assert json.loads(stale(body, "why")) == {"quality": "stale", "reason": "why"}
+    for depth in range(900, 1100):
+        body = b'{"quality":"ok","max_age":30,"x":' + b"[" * depth + b"]" * depth + b"}"
+        assert b'"quality":"stale"' in stale(body, "why")

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,94 @@ def test_a_flood_of_one_message_is_cut_and_counted(monkeypatch: pytest.MonkeyPat
     now[0] += 10
     assert passed("%s is lost", "100 %") == "100 % is lost (2 more like this were left out)"
     assert passed("%s is lost", 6) == "6 is lost"
+
+
+def unread(code: str, read: bool, before: dict[str, str] | None = None) -> list[str]:
+    """The stderr of a process that logs into a pipe which nobody reads until the process says so on stdout.
+
+    :param read: read it then; else never, and return what the pipe has in the end
+    """
+    error_read, error_write = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": TOP, **(before or {})}
+    status = os.fstat(error_write)
+    environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}" if before else ""
+    program = "from raspy.common import log; import logging, os; " + code + "; os.write(1, b'done')"
+    done = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=error_write, env=environment
+    )
+    os.close(error_write)
+    with os.fdopen(error_read, encoding="utf-8") as file:
+        try:
+            assert done.stdout is not None
+            assert select.select([done.stdout], [], [], 30)[0], "it waits for a reader"
+            assert done.stdout.read(4) == b"done"
+            if not read:
+                done.wait(30)
+            return file.read().splitlines()
+        finally:
+            done.kill()
+            done.communicate()
+
+
+def test_nobody_waits_for_whoever_reads_the_log() -> None:
+    lines = unread("log.setup('x'); [logging.error(f'line {n} ' + 'x' * 500) for n in range(2000)]", read=True)
+    following = 0
+    for line in lines:
+        number, lost = re.search(r"line (\d+) x", line), re.search(r"(\d+) lines were lost here", line)
+        assert number or lost
+        if number:
+            assert int(number[1]) == following
+        following += int(lost[1]) if lost else 1
+    assert following == 2000, "each is there, or counted where it is missing"
+    assert len(lines) < 1000
+
+
+def test_lines_are_lost_in_the_middle_and_counted_there() -> None:
+    code = (
+        "log.setup('x'); [logging.error(f'line {n} ' + 'x' * 500) for n in range(2000)]; os.write(1, b'done'); "
+        "handler = logging.getLogger().handlers[0]; "
+        "[None for _ in iter(lambda: handler._queue.qsize(), 0)]; logging.error('line after')"
+    )
+    lines = unread(code, read=True)
+    assert "were lost here" in lines[-2]
+    assert lines[-1].endswith("line after")
+
+
+def test_last_words_are_written_before_the_end() -> None:
+    # More than a pipe holds, and less than may wait.
+    lines = unread("log.setup('x'); [logging.error(f'line {n} ' + 'x' * 1000) for n in range(100)]", read=True)
+    assert [int(line.split()[4]) for line in lines] == list(range(100))
+
+
+def test_a_process_ends_though_nobody_reads_its_last_words() -> None:
+    lines = unread("log.setup('x'); [logging.error(f'line {n} ' + 'x' * 500) for n in range(2000)]", read=False)
+    assert lines[0].split()[4] == "0"
+
+
+def test_a_hung_journal_stops_nobody(tmp_path: Path) -> None:
+    package = tmp_path / "systemd"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "journal.py").write_text(
+        "import logging, threading\n"
+        "class JournalHandler(logging.Handler):\n"
+        "    def __init__(self, **fields): super().__init__()\n"
+        "    def emit(self, record): threading.Event().wait()\n"
+    )
+    path = f"{TOP}{os.pathsep}{tmp_path}"
+    assert unread("log.setup('x'); logging.error('one')", read=False, before={"PYTHONPATH": path}) == []
+
+
+def test_a_stream_that_others_have_made_non_blocking_loses_nothing() -> None:
+    code = "log.setup('x'); os.set_blocking(2, False); [logging.error(f'line {n} ' + 'x' * 1000) for n in range(100)]"
+    assert [int(line.split()[4]) for line in unread(code, read=True)] == list(range(100))
+
+
+def test_one_long_text_is_logged_whole() -> None:
+    [line] = logged("log.setup('x'); logging.error('x' * 300000)")
+    assert line.endswith("x" * 300000)
+
+
+def test_a_record_is_written_as_it_was_when_it_was_logged() -> None:
+    lines = logged("log.setup('x'); now = ['then']; logging.error('it is %s', now); now[0] = 'later'")
+    assert lines[0].endswith("it is ['then']")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -248,6 +249,30 @@ def test_a_broker_that_takes_nothing_is_reported(hand: HandPlayed) -> None:
     assert "takes nothing" in hand.loop.last_error
     worker.close()
     hand.loop.errors = 0
+
+
+def test_a_socket_that_cannot_be_opened_is_tried_for_again(hand: HandPlayed, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = hand.worker()
+    first = hand.registered()
+    open_socket, refused = hand.loop.ctx.socket, []
+
+    def refuse_twice(kind: int) -> zmq.Socket[bytes]:
+        if len(refused) < 2:
+            refused.append(kind)
+            raise zmq.ZMQError(errno.EMFILE)
+        return open_socket(kind)
+
+    monkeypatch.setattr(hand.loop.ctx, "socket", refuse_twice)
+    worker.reopen()
+    assert hand.registered() != first
+    assert len(refused) == hand.loop.errors == 2
+    hand.loop.errors = 0
+    worker.close()
+
+
+def test_an_address_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(zmq.ZMQError):
+        MajorDomoWorker("tcp://bad host:1", "svc")
 
 
 def test_it_registers_again_at_a_new_broker(bus: Bus) -> None:

@@ -63,7 +63,17 @@ def test_a_socket_that_is_not_there_is_no_error(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize(
     ("usec", "pid", "expected"),
-    [("10000000", None, 10.0), ("10000000", "mine", 10.0), ("10000000", "1", 0.0), ("x", None, 0.0), (None, None, 0.0)],
+    [
+        ("10000000", None, 10.0),
+        ("10000000", "mine", 10.0),
+        ("10000000", "1", 0.0),
+        ("x", None, 0.0),
+        (None, None, 0.0),
+        ("²", None, 0.0),
+        ("١", None, 0.0),
+        ("-1", None, 0.0),
+        ("9" * 5000, None, 0.0),
+    ],
 )
 def test_the_watchdogs_time(
     receiver: socket.socket, monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, expected: float

@@ -158,3 +158,35 @@ def test_the_backlog_is_bounded() -> None:
     loop.submit(int)
     loop.until(lambda: len(loop.outcomes) == 4)
     loop.pool.close()
+
+
+def test_threads_that_cannot_be_started_are_tried_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = Loop(size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for number in range(5):
+            loop.submit(abs, number)
+    loop.submit(abs, 5)
+    loop.until(lambda: len(loop.outcomes) == 6)
+    assert sorted(result for result, _ in loop.outcomes) == [0, 1, 2, 3, 4, 5]
+    loop.pool.close()
+
+
+def test_a_job_that_no_thread_takes_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raspy.common.pool.QUEUED", 0)
+    loop = Loop(size=1)
+    hold, taken = threading.Event(), threading.Event()
+    loop.submit(lambda: taken.set() or hold.wait(LIMIT_S))
+    assert taken.wait(LIMIT_S)
+    loop.submit(abs, -1)
+    loop.pool.expire()
+    assert [type(error) for _, error in loop.outcomes] == [JobTimeout]
+    hold.set()
+    loop.until(lambda: len(loop.outcomes) == 2)
+    loop.submit(abs, -3)
+    loop.until(lambda: len(loop.outcomes) == 3)
+    assert loop.outcomes[-1] == (3, None)
+    loop.pool.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from raspy.common import runner
 from raspy.common.config import Config, ConfigError
 from raspy.common.process import ExecutiveProcess
-from raspy.servers import SERVERS, Entry
+from raspy.common.registry import SERVERS, Entry
 
 TOP = str(Path(__file__).parents[2])
 STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
@@ -34,7 +36,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["broker", "fake"], ["--wrong"], ["broker", "--config"], ["broker", "--check"]],
+    [[], ["broker", "fake"], ["--wrong"], ["broker", "--config"], ["broker", "--check"], ["broker", "--start"]],
 )
 def test_wrong_use_is_one_line(words: list[str]) -> None:
     done = run(*words)
@@ -53,6 +55,94 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     done = run("fake", "--config", str(tmp_path / "none.toml"))
     assert done.returncode == 2
     assert done.stderr == f"raspy: fake: {tmp_path}/none.toml: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("name", ["fake", "--check"])
+def test_an_unknown_section_is_refused_by_every_process(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "raspy.toml"
+    path.write_text("[bus]\n[brokr]\nheartbeat = 5\n")
+    done = run(name, f"--config={path}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{path}:2: unknown section [brokr]; known are broker, bus, " in done.stderr
+    done = run(name, RASPY_BROKR_HEARTBEAT="5")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "environment variable RASPY_BROKR_HEARTBEAT: unknown section" in done.stderr
+
+
+def test_outputs_are_made_safe_whatever_another_section_says() -> None:
+    assert run("fake", "--make-safe", RASPY_BROKR_HEARTBEAT="5").returncode == 0
+
+
+def test_a_section_is_named_as_its_server_is_or_as_the_registry_says() -> None:
+    for name, entry in SERVERS.items():
+        assert runner.load_class(name).CONFIG.SECTION in ("", entry.section or name)
+
+
+def test_an_unknown_name_in_servers_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "raspy.toml"
+    path.write_text('[run]\n\nservers = ["brocker"]\n')
+    done = run("--check", f"--config={path}")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"raspy: {path}:3: servers in [run]: there is no server 'brocker'; known are {', '.join(SERVERS)}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[bus]\nbroker_ip = "0.0.0.0"\n', ":2: broker_ip in [bus]: the broker will not listen on '0.0.0.0'"),
+        ('[bus]\nbroker_ip = "192.168.1.5"\n', ":2: broker_ip in [bus]: the broker will not listen on '192.168.1.5'"),
+        ('[bus]\nbroker_ip = "ipc:///nowhere/at/all"\n', ":2: broker_ip in [bus]: there is no directory /nowhere/at"),
+        ('[onewire]\ndevices_dir = "/dev/null"\n', ":2: devices_dir in [onewire]: /dev/null is not a directory"),
+        ('[onewire]\ndevices_dir = "a\\u0000b"\n', ":2: devices_dir in [onewire]: a\\x00b cannot be read: embedded"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_found_by_the_check_where_it_runs(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "raspy.toml"
+    path.write_text(text)
+    done = run("--check", f"--config={path}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"raspy: {path}{line}")
+    assert len(done.stderr.splitlines()) == 1
+    server = "broker" if "bus" in text else "onewire"
+    done = run(server, f"--config={path}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"raspy: {server}: {path}{line}")
+    path.write_text(f"{text}[run]\nservers = ['fake']\n")
+    assert run("--check", f"--config={path}").returncode == 0
+
+
+def test_a_taken_port_matters_only_before_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "raspy.toml"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path.write_text(f"[run]\nservers = ['broker']\n[bus]\nbroker_port = {port - 3}\n")
+        assert run("--check", f"--config={path}").returncode == 0
+        line = f"{path}:4: broker_port in [bus]: port {port} is taken"
+        for words in (["--check", "--start"], ["broker"]):
+            done = run(*words, f"--config={path}")
+            assert done.returncode == 2
+            assert line in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--check"], ["broker"]])
+def test_a_refusal_is_json_when_the_log_is(words: list[str]) -> None:
+    done = run(*words, "--json", RASPY_BUS_BROKER_IP="0.0.0.0")
+    assert done.returncode == 2
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert line["level"] == "error"
+    assert line["text"].startswith("environment variable RASPY_BUS_BROKER_IP: the broker will not listen")
+    assert line["server"] == words[0].strip("-")
+
+
+def test_the_registry_imports_no_server() -> None:
+    code = "import sys; import raspy.common.registry; print([name for name in sys.modules if 'raspy' in name])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['raspy', 'raspy.common', 'raspy.common.registry']\n"
 
 
 def test_a_message_cannot_forge_a_second_line(tmp_path: Path) -> None:
@@ -100,7 +190,7 @@ def test_an_error_nobody_expected_is_logged_and_1() -> None:
     done = run("fake", "--make-safe", "--json", RASPY_BUS_HOSTNAME="pi", PYTHONPATH=TOP, PYTHONINSPECT="")
     assert done.returncode == 0
     code = (
-        "import sys; from raspy.common import runner; from raspy.servers import SERVERS, Entry; "
+        "import sys; from raspy.common import runner; from raspy.common.registry import SERVERS, Entry; "
         "SERVERS['bad'] = Entry('os:getcwd', ''); sys.exit(runner.main(['bad']))"
     )
     failed = subprocess.run(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from raspy.common.process import ExecutiveProcess
 from raspy.common.supervisor import Supervisor
 from tests.support import need_program
 
@@ -50,12 +49,15 @@ class Stage:
         self.config.write_text("")
         self.journal = directory / "journal"
         self.log_path = directory / "log"
-        # Short, as the path of a socket may have 107 bytes; pytest's own directories are longer.
-        self.run_directory = Path(tempfile.mkdtemp(prefix="stage-"))
+        self.run_directory = directory / "run"
+        self.run_directory.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *before: str, **environment: str) -> Stage:
-        """Start it, behind a program that starts others; capitals are its environment."""
+    def start(self, *before: str, stderr: int | None = None, **environment: str) -> Stage:
+        """Start it, behind a program that starts others; capitals are its environment.
+
+        :param stderr: instead of the log
+        """
         known = {key: value for key, value in os.environ.items() if not key.startswith(("RASPY_", "NOTIFY_"))}
         places: dict[str, str] = {"STAGE_JOURNAL": str(self.journal), "XDG_RUNTIME_DIR": str(self.run_directory)}
         places["PYTHONPATH"] = TOP
@@ -63,8 +65,10 @@ class Stage:
             self.process = subprocess.Popen(
                 [*before, sys.executable, STAGE, "run", str(self.config)],
                 stdin=subprocess.DEVNULL,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 env={**known, **places, **environment},
+                # As a login has; what looks after its orphans is then outside of it.
+                start_new_session=True,
             )
         return self
 
@@ -114,7 +118,6 @@ class Stage:
         for _, what, pid in self.entries():
             if what == "start" and alive(pid):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.run_directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -135,12 +138,12 @@ def test_starts_the_broker_first_and_stops_in_reverse_order(stage: Stage) -> Non
     assert stage.end() == 0
     stops = [name for name, what, _ in stage.entries() if what == "stop"]
     assert stops == ["output", "plain", "broker"]
-    assert list(stage.run_directory.iterdir()) == [], "the notify sockets are removed"
 
 
 def test_the_children_get_a_watchdog_and_a_state_directory_each(stage: Stage) -> None:
     stage.start(TIMES_WATCHDOG="7.5", STATE_DIRECTORY="/var/lib/raspy", NOTIFY_SOCKET="/nowhere", WATCHDOG_PID="1")
     stage.wait_ready("plain")
+    assert ("plain", "starts=1 last_end=") in [e[:2] for e in stage.entries()]
     assert ("plain", "watchdog=7500000 state=/var/lib/raspy/plain") in [e[:2] for e in stage.entries()]
     assert stage.end() == 0
 
@@ -155,6 +158,7 @@ def test_a_killed_server_is_back_and_nothing_else_restarts(stage: Stage) -> None
     assert again != pid
     assert "plain: ended by SIGKILL" in stage.log
     assert "plain: restarting in 0.2 s" in stage.log
+    assert ("plain", "starts=2 last_end=ended by SIGKILL", again) in stage.entries()
     assert len(stage.pids("broker")) == len(stage.pids("output")) == 1
     assert stage.end() == 0
 
@@ -186,8 +190,10 @@ def test_the_watchdog_replaces_a_silent_server(stage: Stage, how: str) -> None:
     if how == "stopped":
         os.kill(pid, signal.SIGSTOP)
     stage.wait_log("plain: no sign of life for 1 s")
-    assert stage.wait_ready("plain", 2) != pid
+    again = stage.wait_ready("plain", 2)
+    assert again != pid
     assert not alive(pid)
+    assert ("plain", "starts=2 last_end=no sign of life for 1 s", again) in stage.entries()
     if how == "hung":
         # A process that can still act on SIGABRT shows where it was.
         assert "Fatal Python error: Aborted" in stage.log
@@ -246,6 +252,27 @@ def test_a_later_exit_with_2_is_not_restarted(stage: Stage) -> None:
     stage.wait_ready("plain", 2)
     assert len(stage.pids("plain")) == starts + 1
     assert len(stage.pids("broker")) == 1
+    assert stage.end() == 0
+
+
+def test_a_later_exit_with_2_of_one_that_was_never_ready_stops_nothing(stage: Stage) -> None:
+    stage.start(STAGE_PLAIN="crash, then refuse")
+    stage.wait_log(r"plain: not restarted \(exit code 2\)")
+    stage.wait_ready("output")
+    assert stage.end() == 0
+
+
+def test_a_reload_that_adds_one_that_cannot_start_stops_nothing(stage: Stage) -> None:
+    stage.start(STAGE_SECOND="refuse")
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    stage.config.write_text("[run]\nservers = ['broker', 'second', 'plain', 'output']\n")
+    stage.send(signal.SIGHUP)
+    stage.wait_log(r"second: not restarted \(exit code 2\)")
+    assert "raspy: second: the port is taken" in stage.log
+    os.kill(stage.pids("plain")[0], signal.SIGKILL)
+    stage.wait_ready("plain", 2)
+    assert {name for name, what, _ in stage.entries() if what == "stop"} == {"second"}
     assert stage.end() == 0
 
 
@@ -330,6 +357,50 @@ def test_reload_of_a_wrong_configuration_changes_nothing(stage: Stage) -> None:
     assert not stage.pids("plain", "reload")
 
 
+def checks_of(supervisor: int) -> int:
+    """How many checks of the configuration run."""
+    found = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            found += parent == supervisor and b"--check" in (entry / "cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def test_many_reloads_are_one_check_at_a_time_and_one_more(stage: Stage) -> None:
+    stage.start()
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    hold = Path(f"{stage.journal}.hold")
+    hold.write_text("")
+    assert stage.process is not None
+    for _ in range(5):
+        stage.send(signal.SIGHUP)
+        stage.wait_log("reading the configuration again")
+    # The loop has had the signals when it has seen what came after them.
+    os.kill(stage.pids("plain")[0], signal.SIGKILL)
+    stage.wait_ready("plain", 2)
+    assert checks_of(stage.process.pid) == 1
+    hold.unlink()
+    wait_for("two reloads", lambda: len(stage.pids("broker", "reload")) == 2)
+    assert stage.end() == 0
+    assert stage.log.count("reading the configuration again") == 2
+    assert len(stage.pids("broker", "reload")) == 2
+
+
+def test_a_bug_in_what_is_done_to_one_server_ends_nothing(stage: Stage) -> None:
+    stage.start(STAGE_BUG="1")
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    stage.send(signal.SIGHUP)
+    wait_for("the reload of the others", lambda: stage.pids("broker", "reload") and stage.pids("output", "reload"))
+    assert "RuntimeError: a bug" in stage.log
+    assert stage.end() == 0
+    assert len(stage.pids("plain")) == 1
+
+
 def test_the_children_end_with_a_killed_supervisor(stage: Stage) -> None:
     stage.start()
     for name in ("broker", "plain", "output"):
@@ -349,11 +420,24 @@ def test_a_hung_child_ends_with_a_killed_supervisor(stage: Stage) -> None:
     wait_for("the end of the hung child", lambda: not alive(pid))
 
 
+def test_a_stopped_child_ends_with_a_killed_supervisor(stage: Stage) -> None:
+    stage.start()
+    stage.wait_ready("output")
+    pid = stage.wait_ready("plain")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for("its stop", lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    stage.end(signal.SIGKILL)
+    wait_for("the end of the stopped child", lambda: not alive(pid))
+    assert pid in stage.pids("plain", "stop"), "in good order"
+
+
 def test_ctrl_c_at_a_terminal_reaches_the_supervisor_alone(stage: Stage) -> None:
     stage.start()
     pid = stage.wait_ready("plain")
     assert stage.process is not None
-    assert os.getpgid(pid) == os.getsid(pid) == pid
+    assert os.getpgid(pid) == pid, "in the background of the terminal"
+    [blocked] = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    assert int(blocked, 16) == 1 << signal.SIGTTOU - 1, "which does not stop it for what it writes"
     assert stage.end(signal.SIGINT) == 0
     assert "SIGINT: stopping" in stage.log
 
@@ -403,12 +487,103 @@ def test_it_tells_its_own_supervisor(stage: Stage, tmp_path: Path) -> None:
     assert said == {b"READY=1", b"WATCHDOG=1", b"STOPPING=1"}, "the servers talk to us, not past us"
 
 
-def test_a_removed_directory_of_notify_sockets_is_made_again(stage: Stage) -> None:
+def test_no_disk_is_needed_to_replace_a_server(stage: Stage) -> None:
+    stage.run_directory.rmdir()
+    stage.run_directory.write_text("no directory")
+    stage.start(TMPDIR="/nowhere/at/all")
+    pid = stage.wait_ready("plain")
+    stage.wait_ready("output")
+    address = notify_address(pid)
+    assert address.startswith("@"), "one that is no file"
+    os.kill(pid, signal.SIGKILL)
+    assert notify_address(stage.wait_ready("plain", 2)) == address
+    assert stage.end() == 0
+
+
+def notify_address(pid: int) -> str:
+    """Where a process tells how it is."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return next(variable for variable in variables if variable.startswith("NOTIFY_SOCKET=")).partition("=")[2]
+
+
+def test_a_stranger_cannot_speak_for_a_server(stage: Stage) -> None:
     stage.start()
     pid = stage.wait_ready("plain")
     stage.wait_ready("output")
-    [directory] = stage.run_directory.iterdir()
-    shutil.rmtree(directory)
-    os.kill(pid, signal.SIGKILL)
-    stage.wait_ready("plain", 2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.connect(notify_address(pid).replace("@", "\0"))
+        for word in (b"WATCHDOG=trigger", b"READY=1", b"\xff\0", b""):
+            stranger.send(word)
+    os.kill(stage.pids("output")[0], signal.SIGKILL)
+    stage.wait_ready("output", 2)
+    assert "asks to be replaced" not in stage.log
     assert stage.end() == 0
+    assert len(stage.pids("plain")) == 1
+
+
+def test_a_log_that_nobody_reads_stops_nothing(stage: Stage) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    while True:
+        try:
+            os.write(write, b"x" * 4096)
+        except BlockingIOError:
+            break
+    os.set_blocking(write, True)
+    stage.start(stderr=write)
+    for name in ("broker", "plain", "output"):
+        wait_for(f"{name} in the journal", lambda: stage.pids(name))  # noqa: B023
+    os.kill(stage.pids("plain")[0], signal.SIGKILL)
+    wait_for("plain again", lambda: len(stage.pids("plain")) == 2)
+    assert stage.end() == 0
+    assert len(stage.pids("broker")) == len(stage.pids("broker", "stop")) == 1
+    for end in (read, write):
+        os.close(end)
+
+
+def test_children_are_seen_to_end_where_their_ends_are_ignored(stage: Stage) -> None:
+    # A daemon that ignores SIGCHLD hands that on to what it starts.
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    stage.start(sys.executable, "-c", code)
+    os.kill(stage.wait_ready("plain"), signal.SIGKILL)
+    stage.wait_ready("plain", 2)
+    assert "plain: ended by SIGKILL" in stage.log
+    assert stage.end() == 0
+
+
+def test_a_process_that_cannot_be_watched_is_not_left_behind() -> None:
+    code = """if True:
+        import os, resource
+        from raspy.common.process import ExecutiveProcess
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        taken = []
+        while len(os.listdir("/proc/self/fd")) < 39:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+        process = ExecutiveProcess(["/bin/sleep", "1000"])
+        # One after the other is given back, until there are enough for the pipe but none for the process.
+        while not process.pid:
+            try:
+                process.run()
+            except OSError as error:
+                print(error.strerror)
+                os.close(taken.pop())
+        print(process.fileno(), len(os.listdir("/proc/self/fd")) < 40)
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("none left")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": TOP}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-3:] == ["Too many open files", "-1 True", "none left"], done.stderr
+
+
+def test_a_signal_to_one_that_has_ended_leaves_its_end_to_be_seen() -> None:
+    process = ExecutiveProcess([sys.executable, "-c", "raise SystemExit(3)"])
+    process.run()
+    os.waitid(os.P_PIDFD, process.fileno(), os.WEXITED | os.WNOWAIT)
+    process.kill(signal.SIGTERM)
+    assert process.fileno() >= 0, "the loop still watches it"
+    assert process.poll() == 3
+    process.kill(signal.SIGTERM)

@@ -57,6 +57,15 @@ def test_the_rest_of_a_long_message_is_dropped_and_the_next_is_whole(pair: Socke
     assert take() is None
 
 
+def test_a_message_of_very_many_parts_is_dropped_over_many_calls(pair: Sockets) -> None:
+    take = receiver(pair[1], 3)
+    pair[0].send_multipart([b""] * 10_000)
+    pair[0].send_multipart([b"next"])
+    assert take() == [b"", b"", b""]
+    assert [take() for _ in range(4)] == [None] * 4
+    assert take() == [b"next"]
+
+
 def test_a_full_queue_refuses_the_whole_message(pair: Sockets) -> None:
     send, take, sent = sender(pair[0]), receiver(pair[1]), 0
     try:

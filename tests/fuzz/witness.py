@@ -48,15 +48,15 @@ class Witness:
 
     def run(self) -> dict[str, Any]:
         """Serve and check until standard input ends; return the report."""
-        threads = [threading.Thread(target=target) for target in (self._ask, self._wait_for_the_end)]
-        for thread in threads:
-            thread.start()
+        asks = threading.Thread(target=self._ask)
+        ends = threading.Thread(target=self._wait_for_the_end, args=(asks,))
+        asks.start()
+        ends.start()
         self.loop.call_every(PAUSE, self._check_tree)
         self._publish()
         while not self.loop.stopping:
             self.loop.turn()
-        for thread in threads:
-            thread.join()
+        ends.join()
         if self.loop.errors:
             self._fault(f"{self.loop.errors} errors, the last: {self.loop.last_error}")
         self.publisher.close()
@@ -75,9 +75,10 @@ class Witness:
         if len(self.faults) < MOST_FAULTS:
             self.faults.append(text)
 
-    def _wait_for_the_end(self) -> None:
+    def _wait_for_the_end(self, asks: threading.Thread) -> None:
         sys.stdin.read()
         self._ended.set()
+        asks.join()  # the loop serves the last request
         self.loop.shutdown()
 
     def _ask(self) -> None:

@@ -96,6 +96,23 @@ def test_values_of_a_dead_server_are_no_numbers(appliance: Appliance) -> None:
     assert "stale" in done.stdout
 
 
+def test_a_reload_that_adds_a_server_whose_port_is_taken_stops_nothing(appliance: Appliance) -> None:
+    at_first = pids(appliance)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        text = appliance.config.read_text().replace(', "fake"', ', "fake", "web"')
+        appliance.config.write_text(f"{text}[web]\nport = {taken.getsockname()[1]}\n")
+        assert appliance.process is not None
+        appliance.process.send_signal(signal.SIGHUP)
+        wait_for("the refusal", lambda: "web: not restarted (exit code 2)" in appliance.log)
+    wait_for("a level", lambda: level(appliance))
+    assert pids(appliance) == at_first
+    appliance.process.send_signal(signal.SIGHUP)
+    appliance.wait_ready("web")
+    assert pids(appliance) == at_first
+
+
 def test_it_stops_in_order_and_leaves_nothing(appliance: Appliance) -> None:
     at_first = pids(appliance)
     assert appliance.stop() == 0
@@ -112,9 +129,8 @@ def refused(path: Path, text: str) -> str:
     done = raspy("run", "--config", str(path))
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("raspy: ")]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
+    (line,) = done.stderr.splitlines()
+    return line
 
 
 @pytest.mark.parametrize(
@@ -143,14 +159,30 @@ def test_a_taken_port_is_one_line_and_2(tmp_path: Path, offset: int) -> None:
         base = port - offset
         text = f"[bus]\nbroker_port = {base}\n[run]\nservers = ['broker']\n"
         line = refused(tmp_path / "raspy.toml", text)
-    assert line.startswith("raspy: broker: broker_port: port ")
-    assert "is taken" in line
+    assert line.startswith(f"raspy: {tmp_path}/raspy.toml:2: broker_port in [bus]: port {port} is taken")
+
+
+def test_a_taken_port_of_the_page_is_one_line_and_2(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(tmp_path / "raspy.toml", f"[web]\nport = {port}\n[run]\nservers = ['web']\n")
+    assert line.startswith(f"raspy: {tmp_path}/raspy.toml:2: port in [web]: 127.0.0.1:{port}: the port is taken")
+
+
+def test_a_socket_that_a_broker_listens_on_is_one_line_and_2(appliance: Appliance) -> None:
+    done = appliance.raspy("run")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"raspy: {appliance.config}:3: broker_ip in [bus]: {appliance.directory}/5514 is taken")
+    assert appliance.raspy("check", "--offline").returncode == 0, "what runs does not stand in its own way"
 
 
 def test_a_missing_directory_of_sockets_is_one_line_and_2(tmp_path: Path) -> None:
     text = "[bus]\nbroker_ip = 'ipc:///nowhere/at/all'\n[run]\nservers = ['broker']\n"
     line = refused(tmp_path / "raspy.toml", text)
-    assert line.startswith("raspy: broker: broker_ip: cannot make the socket ipc:///nowhere/at/all/5514")
+    assert "raspy.toml:2: broker_ip in [bus]: there is no directory /nowhere/at/all" in line
 
 
 def test_an_address_that_strangers_reach_is_refused(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from raspy.common.config import BusConfig, Config, RunConfig, Section
 from raspy.common.devices.value import Value
 from raspy.common.kvsimple import decode_heartbeat
 from raspy.common.mdcliapi import READING_VERBS
+from raspy.common.registry import SERVERS
 from raspy.common.runner import check_config, load_class
 from raspy.common.server import Server
 from raspy.common.verbs import Verb, Verbs
-from raspy.servers import SERVERS
-from raspy.servers.broker import mdp, mmi, presence, proxy, settings, snapshots, updates
+from raspy.servers.broker import broker, mdp, mmi, presence, proxy, settings, snapshots, updates
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
@@ -148,10 +148,13 @@ TABLES = {
     },
     "Bounds of the tree": {
         "bytes of a key or subtree": kvsimple.KEY_BYTES,
-        "bytes of a frame to the snapshot and update sockets": 2 * kvsimple.KEY_BYTES,
+        "bytes of a frame to the snapshot and update sockets": kvsimple.FRAME_BYTES,
+        "bytes of all subscriptions together": updates.SUBSCRIPTION_BYTES,
+        "bytes of all subscriptions since then, ended ones included": updates.SUBSCRIBED_BYTES,
         "bytes of a frame to the collector": settings.MESSAGE_LIMIT,
         "updates queued for one subscriber": updates.SUBSCRIBER_LIMIT,
         "entries of a snapshot queued for one reader": snapshots.ROUTE_LIMIT,
+        f"bytes of their bodies of {snapshots.SHARED >> 10} KiB and more": snapshots.ROUTE_BYTES,
         "snapshots under way": snapshots.ROUTES,
         "names in ``count``": proxy.MOST_NAMED,
         "servers under ``/server/``": presence.SERVER_LIMIT,
@@ -170,7 +173,7 @@ CLIENT, WORKER = mdcliapi.MajorDomoClient, mdwrkapi.MajorDomoWorker
 PHRASES = [
     f"``broker_port`` in ``[bus]``, {BusConfig().broker_port} unless",
     f"mode {settings.IPC_MODE:04o}",
-    f"leaves {mdp.PEER_LIMIT:,} messages unread",
+    f"leaves {broker.PEER_LIMIT:,} messages unread",
     f"takes more than {mmi.PATTERN_TIME * 1000:g} ms",
     f"heartbeat every {WORKER.heartbeat} ms",
     f"nothing for {WORKER.HEARTBEAT_LIVENESS} intervals",
@@ -184,6 +187,8 @@ PHRASES = [
     f"of events the last {kvpublisher.MOST_EVENTS}",
     f"waited for, for {updates.PATIENCE:g} s",
     f"until {updates.SHORTEST_LOSSY:g} s later, then 2 s, and so on up to {updates.LONGEST_LOSSY:g} s",
+    f"up to {proxy.SMALL} bytes of it are taken",
+    f"becomes stale {proxy.GRACE:g} s later",
     f"bodies of {updates.LARGE >> 10} KiB and more",
     f"more than {updates.LARGE_WINDOW >> 20} MiB of such",
     f"longer than {proxy.LONGEST_NAME} characters",
@@ -240,7 +245,7 @@ def test_the_status_of_a_server() -> None:
     rows = re.findall(r"^   \* - (.*)$", under(PROTOCOL, "The status of a server"), re.M)[1:]
     named = [found for row in rows for found in re.findall(r"``(\w+)``( \\\*)?", row)]
     assert sorted(name for name, _ in named) == sorted(fields)
-    taken = {*presence.TOLD, "state", "instance", "services"}
+    taken = {*presence.TOLD, "state", "instance", "services", "starts", "last_end"}
     assert {name for name, star in named if star} == taken == set(presence.Status.__struct_fields__)
 
 

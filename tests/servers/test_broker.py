@@ -387,7 +387,7 @@ def read_all(dealer: zmq.Socket[bytes], count: int) -> list[list[bytes]]:
 def test_replies_for_a_client_that_does_not_read_are_held_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mdp, "PEER_LIMIT", 4)
+    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", 4)
     count, padding = 300, bytes(10 * KIB)
     with running_bus(heartbeat=FOR_EVER_MS) as bus:
         service = unique()
@@ -407,7 +407,7 @@ def test_replies_for_a_client_that_does_not_read_are_held_in_order(
 
 
 def test_replies_beyond_the_budget_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdp, "PEER_LIMIT", 4)
+    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", 4)
     count, padding = 300, bytes(10 * KIB)
     with running_bus(heartbeat=FOR_EVER_MS, queue_bytes=256 * KIB) as bus:
         service = unique()
@@ -431,7 +431,7 @@ def test_replies_beyond_the_budget_are_dropped_and_counted(monkeypatch: pytest.M
 
 
 def test_what_is_held_for_a_client_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdp, "PEER_LIMIT", 4)
+    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", 4)
     with running_bus(heartbeat=FOR_EVER_MS) as bus:
         service = unique()
         bus.stage.idle_worker(service).echo = True
@@ -485,6 +485,16 @@ def test_a_socket_that_a_dead_broker_left_is_taken_over() -> None:
             bus.ip = f"ipc://{directory}"
             bus.restart()
             assert os.stat(f"{directory}/{BASE}").st_mode & 0o777 == 0o660
+
+
+def test_a_broker_whose_socket_was_removed_ends_to_be_started_anew(bus: Bus) -> None:
+    broker = bus.runner.executive
+    bus.runner.call(broker._look_after)
+    assert not broker.stopping
+    os.unlink(f"{bus.ip.removeprefix('ipc://')}/{BASE}")
+    bus.runner.call(broker._look_after)
+    assert broker.stopping
+    bus.restart()
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.168.1.5", "*", "pi.local", "::", "127.1.evil", ""])

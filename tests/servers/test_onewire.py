@@ -16,6 +16,7 @@ from raspy.common import MDP
 from raspy.common.config import Config, ConfigError
 from raspy.common.devices.value import Value
 from raspy.common.mdcliapi import MajorDomoClient
+from raspy.servers import onewire
 from raspy.servers.onewire import OneWire, OneWireConfig
 from raspy.servers.onewire.simulate import BAD, GOOD, Tree, main
 from tests.support_devices import ask, broker, follow, reading, short_directory, started, until
@@ -151,9 +152,17 @@ def test_one_that_hangs_costs_a_bounded_number_of_threads_and_recovers_without_i
     with started(server(nowhere, tmp_path, poll=0.1, timeout=0.1)) as owner:
         until(owner, lambda: owner.devices and owner.devices[PROBE].details()["counts"].get("timeout", 0) > 20)
         assert 1 <= owner.pool.hung <= 4
+        assert owner.conditions["hung"] == f"reads hang of {PROBE}"
         os.unlink(tree.file(PROBE))  # and the call stays in the FIFO that is no longer there
         tree.add(PROBE, GOOD[PROBE][0])
         until(owner, lambda: quality(owner, PROBE) == "ok")
+        conditions = [owner.conditions.get("hung")]
+        good = owner.statistics()["onewire.readings"]
+        while owner.statistics()["onewire.readings"] < good + 10:
+            owner.turn(0.05)
+            conditions.append(owner.conditions.get("hung"))
+        assert not any(conditions), "one that reads well does not hang, whatever it has lost"
+        assert owner.statistics()["onewire.hung"] >= 1
 
 
 def test_a_bus_without_a_sign_of_life_is_not_alive(nowhere: str, tmp_path: Path) -> None:
@@ -188,6 +197,27 @@ def test_a_missing_bus_is_a_condition_until_it_is_there(nowhere: str, tmp_path: 
         Tree(str(place)).add(PROBE, GOOD[PROBE][0])
         until(owner, lambda: quality(owner, PROBE) == "ok")
         assert "bus" not in owner.conditions
+
+
+def test_a_machine_without_a_bus_is_well(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    place = tmp_path / "w1" / "devices"
+    monkeypatch.setattr(onewire, "DEVICES_DIR", str(place))
+    with started(server(nowhere, place, poll=0.1)) as owner:
+        until(owner, lambda: owner.summary() == "no 1-Wire bus on this machine")
+        since = time.monotonic()
+        until(owner, lambda: time.monotonic() > since + 0.3)  # some more polls
+        assert "bus" not in owner.conditions
+        assert caplog.text.count("no 1-Wire bus on this machine") == 1
+        place.parent.mkdir()
+        until(owner, lambda: "bus" in owner.conditions)
+        assert "devices" in owner.summary()
+        Tree(str(place)).add(PROBE, GOOD[PROBE][0])
+        until(owner, lambda: quality(owner, PROBE) == "ok" and "bus" not in owner.conditions)
+        place.parent.rename(tmp_path / "away")
+        until(owner, lambda: "bus" in owner.conditions)
 
 
 def test_a_bus_that_goes_takes_its_probes_along(nowhere: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ NAME = "pi.tank"
 HEALTHY: dict[str, Any] = {
     "pid": 17,
     "version": "1.2",
-    "uptime": 0.5,
+    "uptime": 0.0,
     "memory": 7_000_000,
     "errors": 0,
     "last_error": "",
@@ -173,16 +173,23 @@ def test_a_server_that_does_not_answer_is_silent_until_it_does(bus: Bus, monkeyp
     raw.tell()
 
 
-def test_one_of_two_workers_of_a_server_is_no_loss(bus: Bus) -> None:
+def test_two_servers_of_one_name_are_told_until_one_is_gone(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "TWIN_TIME", 0.02)
     first, second = Raw(bus), Raw(bus)
-    first.tell()
-    second.tell()
-    first.becomes("ok")
+
+    def answered(wanted: str) -> bool:
+        for number, raw in enumerate((first, second)):
+            while raw.worker.requests:
+                raw.tell(instance=f"pi.tank.{number}")
+        return (first.state() or {}).get("state") == wanted
+
+    assert bus.stage.until(lambda: answered("degraded"))
+    assert last_event(bus)["reason"] == "2 servers have this name: stop all but one"
     first.worker.close()
     bus.eventually(lambda broker: len(broker.workers) == 1)
-    assert (second.state() or {})["state"] == "ok"
+    assert bus.stage.until(lambda: answered("ok"))
     second.worker.close()
-    second.becomes("lost")
+    assert second.becomes("lost")["restarts"] <= 1
 
 
 def test_a_worker_that_dies_over_the_question_is_asked_no_more(bus: Bus) -> None:
@@ -273,7 +280,7 @@ def test_an_answer_that_is_no_status_harms_nobody(
     raw.answer(*frames)
     raw.asked()
     assert bus.statistic("errors") == 0
-    assert raw.state() is None or (raw.state() or {})["state"] in ("ok", "silent")
+    assert raw.state() is None or (raw.state() or {})["state"] in ("ok", "degraded")
 
 
 @pytest.mark.parametrize(
@@ -340,14 +347,57 @@ def test_the_broker_shows_itself(bus: Bus) -> None:
     assert seen["restarts"] == 0
 
 
-def test_a_server_older_than_the_broker_tells_that_the_broker_was_away(bus: Bus) -> None:
+def test_a_server_that_was_here_before_the_broker_has_not_come_up(bus: Bus) -> None:
     raw = Raw(bus)
     raw.tell(uptime=1e6)
     raw.becomes("ok")
-    seen = state(bus, "pi.broker")
-    assert seen is not None
-    assert seen["restarts"] == 1
+    assert bus.tree("/event/server/") == {}
+    assert (state(bus, "pi.broker") or {})["restarts"] == 0
+
+
+def test_what_the_supervisor_knows_of_a_restart_is_told(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.tell(starts=1)
+    raw.becomes("ok")
+    raw.worker.close()
+    raw.becomes("lost")
+    again = Raw(bus)
+    again.tell(instance="pi.tank.18", starts=4, last_end="no sign of life for 10 s")
+    seen = again.becomes("ok")
+    assert (seen["restarts"], seen["last_down"]["reason"]) == (3, "no sign of life for 10 s")
+
+
+def test_a_broker_that_was_started_again_says_why(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERVISOR_STARTS", "3")
+    monkeypatch.setenv("SUPERVISOR_LAST_END", "ended by SIGKILL")
+    bus.restart()
+    seen = becomes(bus, "pi.broker", "ok")
+    assert (seen["restarts"], seen["last_down"]["reason"]) == (2, "ended by SIGKILL")
     assert last_event(bus, "pi.broker")["event"] == "restarted"
+
+
+def test_a_broker_with_an_error_is_degraded_for_a_while(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "ERROR_TIME", 0.3)
+    monkeypatch.setattr(presence, "INTERVAL", 0.05)
+    bus.restart()
+    bus.runner.call(lambda: bus.runner.executive.report(ValueError("x"), "a test"))
+    becomes(bus, "pi.broker", "degraded")
+    becomes(bus, "pi.broker", "ok")
+    bus.runner.executive.errors = 0
+
+
+def test_the_brokers_question_comes_before_those_of_others(bus: Bus) -> None:
+    raw = Raw(bus)
+    raw.tell()
+    raw.becomes("ok")
+    client = bus.stage.client()
+    for _ in range(50):
+        client.request(f"{NAME}.mmi".encode(), b"status")
+    held = raw.worker.request()
+    bus.runner.call(lambda: bus.runner.executive.presence._ask_all())
+    raw.worker.reply(held, b"{}", b"200")
+    raw.tell(memory=9)
+    assert bus.stage.until(lambda: (raw.state() or {})["memory"] == 9)
 
 
 def test_a_real_server_and_all_its_services(bus: Bus) -> None:

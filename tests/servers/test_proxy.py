@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 
 import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raspy.common.kvsimple import RESERVED, pack
+from raspy.common.kvsimple import RESERVED, check_life, pack
 from raspy.common.MDP import COLLECTOR, PUBLISHER, SNAPSHOT, ProtocolError
 from raspy.servers.broker import proxy as proxy_module
 from raspy.servers.broker import snapshots, updates
@@ -202,8 +203,8 @@ def test_arbitrary_frames_at_all_sockets(stage, messages):
     asker.send_multipart([b"ICANHAZ?", b"/nothing/"])
     while receive(stage, asker)[0][2] != b"/nothing/":
         pass
-    for socket in (writer, asker, listener):
-        socket.close()
+    for mine in (writer, asker, listener):
+        mine.close()
     assert proxy.loop.errors == 0
     assert proxy.bytes == sum(len(key) + len(body) for key, body in proxy.entries.items() for body in [body.body])
 
@@ -338,6 +339,146 @@ def test_a_dead_server_makes_its_values_stale_and_no_others(stage):
     assert [stage.tree()[key] for key in [back, *others]] == [READING] * 4
 
 
+def nested(depth):
+    return b'{"quality": "ok", "max_age": 600, "value": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
+
+
+def deepest():
+    """How deep a reading may be nested to be just understood here."""
+    good, bad = 1, 1 << 18
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            check_life(nested(middle))
+        except ProtocolError:
+            bad = middle
+        else:
+            good = middle
+    return good
+
+
+def test_bodies_nested_as_deep_as_can_be_go_stale_like_others(stage):
+    """One that can just be read when it comes cannot be when more functions have called each other."""
+    proxy = stage.start()
+    writer = stage.connect(zmq.PUSH, COLLECTOR)
+    limit = deepest()
+    keys = {f"/device/pi.fake.d{depth}/t": nested(depth) for depth in range(limit - 60, limit + 1)}
+    stage.publish(writer, *[update(key, READING) for key in keys])
+    stage.publish(writer, *[update(key, body) for key, body in keys.items()])
+    assert any(stage.tree()[key] == body for key, body in keys.items())
+
+    def gone(depth):
+        if depth:
+            gone(depth - 1)
+        else:
+            proxy.server_gone("pi.fake")
+
+    stage.loop.call_later(0.0, gone, 30)
+    stage.until(lambda: all(b'"stale"' in body for body in stage.tree().values()), stage.loop)
+    stage.publish(writer, update("/device/pi.other/t", b'{"quality": "ok", "max_age": 0.2}'))
+    stage.until(lambda: b'"stale"' in stage.tree()["/device/pi.other/t"], stage.loop)
+    assert proxy.loop.errors == 0
+
+
+def test_an_error_in_ageing_costs_one_value_its_turn(stage, monkeypatch):
+    proxy = stage.start()
+    for index in range(10):
+        proxy.update(f"/device/pi.fake.d{index}/t", READING)
+
+    def broken(body, reason):
+        monkeypatch.undo()
+        raise ValueError("broken")
+
+    monkeypatch.setattr(proxy_module, "stale", broken)
+    proxy.server_gone("pi.fake")
+    stage.until(lambda: sum(b'"stale"' in body for body in stage.tree().values()) == 9, stage.loop)
+    assert proxy.loop.errors == 1
+
+
+def test_a_server_that_goes_again_and_again_costs_nothing_twice(stage):
+    proxy = stage.start()
+    keys = [f"/device/pi.fake.d{n}/t" for n in range(5000)]
+    for key in keys:
+        proxy.update(key, READING)
+    sequence = proxy.sequence
+    for index in range(1000):
+        proxy.server_gone("pi.fake")
+        proxy.server_gone(f"pi.x{index % 10}")
+        proxy.server_back("pi.fake")
+    assert len(proxy._overdue) + len(proxy._condemned) + len(proxy._round) == 11
+    stage.until(lambda: proxy._aging is None, stage.loop)
+    tree = stage.tree()
+    assert all(b'"stale"' in tree[key] for key in keys)
+    assert proxy.sequence == sequence + 5000
+
+
+def test_what_was_under_way_when_its_server_died_goes_stale(stage, monkeypatch):
+    monkeypatch.setattr(proxy_module, "GRACE", 0.05)
+    proxy = stage.start()
+    writer = stage.connect(zmq.PUSH, COLLECTOR)
+    for name in ("pi.fake", "pi.back"):
+        proxy.server_gone(name)
+    stage.until(lambda: proxy._aging is None, stage.loop)
+    keys = [f"/device/pi.{name}/t" for name in ("fake.a", "fake.b", "back.a", "fakes.a")]
+    stage.publish(writer, *[update(key, READING) for key in keys[:2]])
+    proxy.server_back("pi.back")
+    stage.publish(writer, *[update(key, READING) for key in keys[2:]])
+    stage.until(lambda: all(b'"stale"' in stage.tree()[key] for key in keys[:2]), stage.loop)
+    assert json.loads(stage.tree()[keys[0]])["reason"] == "server pi.fake is gone"
+    stage.publish(writer, update(keys[0], READING))
+    stage.until(lambda: b'"stale"' in stage.tree()[keys[0]], stage.loop)
+    assert [stage.tree()[key] for key in keys[2:]] == [READING] * 2
+
+
+def test_the_first_values_of_a_server_that_is_back_are_believed(stage, monkeypatch):
+    """They may be here before its worker is."""
+    monkeypatch.setattr(proxy_module, "GRACE", 0.1)
+    proxy = stage.start()
+    proxy.server_gone("pi.fake")
+    stage.publish(stage.connect(zmq.PUSH, COLLECTOR), update("/device/pi.fake.a/t", READING))
+    assert proxy._late
+    proxy.server_back("pi.fake")
+    stage.until(lambda: not proxy._late and proxy._aging is None, stage.loop)
+    assert stage.tree()["/device/pi.fake.a/t"] == READING
+
+
+def test_servers_that_are_gone_are_bounded_in_number(stage, monkeypatch):
+    monkeypatch.setattr(proxy_module, "MOST_GONE", 3)
+    proxy = stage.start()
+    for index in (0, 1, 2, 0, 3):
+        proxy.server_gone(f"pi.s{index}")
+    assert list(proxy._gone) == [b"/device/pi.s2.", b"/device/pi.s0.", b"/device/pi.s3."]
+
+
+def test_a_full_tree_still_takes_the_next_value_of_a_reading(stage):
+    proxy = stage.start(tree_bytes=1 << 16)
+    writer = stage.connect(zmq.PUSH, COLLECTOR)
+    stage.publish(writer, update("/device/d/t", READING), update("/device/e/t", READING))
+    proxy.update("/variable/big", b"x" * ((1 << 16) - proxy.bytes - 13))
+    error = json.dumps({"quality": "error", "reason": "the sensor is not connected", "max_age": 30}).encode()
+    assert len(error) > len(READING) - 13
+    long = error[:-1] + b" " * 200 + b"}"
+    writer.send_multipart(update("/device/d/t", long))
+    stage.until(lambda: stage.tree()["/device/d/t"] == long, stage.loop)
+    writer.send_multipart(update("/variable/new", b"1"))
+    writer.send_multipart(update("/device/e/t", error[:-1] + b" " * proxy_module.SMALL + b"}"))
+    stage.until(lambda: proxy.refused == {proxy_module.TREE_FULL: 2}, stage.loop)
+    told = json.loads(stage.tree()["/device/e/t"])
+    assert (told["quality"], told["reason"], told["last"]) == ("stale", proxy_module.TREE_FULL, 21.5)
+
+
+def test_known_readings_do_not_grow_without_bound(stage):
+    proxy = stage.start(tree_bytes=1 << 16)
+    writer = stage.connect(zmq.PUSH, COLLECTOR)
+    keys = [f"/device/d{n}/t" for n in range(100)]
+    stage.publish(writer, *[update(key, READING) for key in keys])
+    for key in keys:
+        writer.send_multipart(update(key, READING + b" " * 3000))
+    stage.until(lambda: sum(proxy.refused.values()) > 70, stage.loop)
+    assert proxy.bytes < (1 << 16) * 1.25 + 100 * 100
+    assert {len(body) > 3000 or b'"stale"' in body for body in stage.tree().values()} == {True}
+
+
 # Snapshots
 
 
@@ -454,6 +595,126 @@ def test_snapshots_are_bounded_and_stalled_ones_make_room(stage, monkeypatch):
     monkeypatch.setattr(snapshots, "ROUTE_STALLED", 0.0)
     askers[2].send_multipart([b"ICANHAZ?", b"/many/1"])
     assert len(receive_all(stage, askers[2])) == 11_112
+
+
+def test_many_requests_share_one_batch(stage, monkeypatch):
+    monkeypatch.setattr(snapshots, "SHARE", 10)
+    proxy = stage.start()
+    many(proxy, 3000)
+    sent = []
+    send_single = proxy.send_single
+    monkeypatch.setattr(proxy, "send_single", lambda *entry: (sent.append(entry), send_single(*entry)))
+    askers = [stage.connect(zmq.DEALER, SNAPSHOT) for _ in range(20)]
+    for asker in askers:
+        asker.rcvhwm = 0
+        for _ in range(20):
+            asker.send_multipart([b"ICANHAZ?", b""])
+    most = 0
+    unfinished = set(askers)
+    while unfinished:
+        before = len(sent)
+        stage.loop.turn(0.01)
+        most = max(most, len(sent) - before)
+        for asker in list(unfinished):
+            while asker.poll(0):
+                if asker.recv_multipart()[0] == b"KTHXBAI":
+                    unfinished.discard(asker)
+    assert 0 < most <= snapshots.BATCH
+
+
+def test_a_reader_that_stalls_holds_few_bytes(stage):
+    proxy = stage.start()
+    for index in range(200):
+        proxy.update(f"/many/{index}", bytes([index]) * 20_000)
+    slow = stage.connect(zmq.DEALER, SNAPSHOT)
+    slow.rcvhwm = 1
+    slow.send_multipart([b"ICANHAZ?", b"/many/"])
+    stage.until(lambda: proxy.snapshots.routes, stage.loop)
+    (route,) = proxy.snapshots.routes.values()
+    stage.until(lambda: route.pause == snapshots.SLOWEST_RETRY, stage.loop)
+    assert 0 < route.held <= snapshots.ROUTE_BYTES
+    slow.send_multipart([b"ICANHAZ?", b"/many/1"])
+    stage.until(lambda: route not in proxy.snapshots.routes.values(), stage.loop)
+    (again,) = proxy.snapshots.routes.values()
+    assert again.held > 0
+    found = receive_all(stage, slow)
+    assert found[-1][2] == b"/many/1"
+    assert {frames[0] for frames in found[:-1]} >= {f"/many/1{n}".encode() for n in range(100)}
+    assert all(frames[2] == bytes([int(frames[0][6:])]) * 20_000 for frames in found[:-1])
+
+
+def test_a_body_larger_than_the_window_gets_through(stage):
+    proxy = stage.start()
+    body = os.urandom(snapshots.ROUTE_BYTES * 2)
+    for index in range(3):
+        proxy.update(f"/many/{index}", body)
+    asker = stage.connect(zmq.DEALER, SNAPSHOT)
+    asker.send_multipart([b"ICANHAZ?", b""])
+    assert [frames[2] for frames in receive_all(stage, asker)[:-1]] == [body] * 3
+
+
+# Subscriptions
+
+
+def test_subscriptions_are_bounded_and_subscribers_come_again(stage, caplog):
+    proxy = stage.start()
+    reader = subscribed(stage, b"/a/")
+    first = proxy.updates.socket
+    junk = stage.connect(zmq.SUB, PUBLISHER)
+    for _ in range(updates.SUBSCRIPTION_BYTES // 500 + 50):
+        junk.subscribe(os.urandom(500))
+    stage.until(lambda: proxy.updates.socket is not first, stage.loop)
+    assert first.closed
+    proxy.update("/a/meanwhile", b"1")
+    junk.close()
+    before = number(of(stage, reader, 1, heartbeats=True)[0])
+    # a heartbeat that is newer than what was lost meanwhile, and then the next update
+    while before < proxy.sequence:
+        before = number(of(stage, reader, 1, heartbeats=True)[0])
+    proxy.update("/a/after", b"2")
+    assert of(stage, reader, 1)[0][0] == b"/a/after"
+    assert sum("subscriptions take" in record.getMessage() for record in caplog.records) == 1
+    assert proxy.loop.errors == 0
+
+
+def test_subscriptions_that_end_are_not_counted(stage, monkeypatch):
+    monkeypatch.setattr(updates, "SUBSCRIPTION_BYTES", 2000)
+    proxy = stage.start()
+    first = proxy.updates.socket
+    for _ in range(20):
+        reader = subscribed(stage, b"/a/" + b"x" * 400)
+        reader.close()
+        stage.until(lambda: proxy.updates._subscriptions == 0, stage.loop)
+    assert proxy.updates.socket is first
+    assert proxy.updates._subscribed > 4 * 2000
+
+
+def raw_subscriber(stage):
+    """The bytes of a SUB (ZMTP 3.0), for what libzmq would not send."""
+    raw = socket.socket(socket.AF_UNIX)
+    raw.connect(stage.endpoint(PUBLISHER).removeprefix("ipc://"))
+    ready = b"\x05READY\x0bSocket-Type\0\0\0\x03SUB"
+    raw.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32))
+    raw.sendall(bytes([4, len(ready)]) + ready)
+    return raw
+
+
+def test_ending_what_another_has_subscribed_to_gives_no_room(stage, monkeypatch):
+    monkeypatch.setattr(updates, "SUBSCRIBED_BYTES", 10_000)
+    proxy = stage.start()
+    first = proxy.updates.socket
+    one = stage.connect(zmq.XSUB, PUBLISHER)
+    other = raw_subscriber(stage)
+    for index in range(60):
+        topic = b"%03d" % index + b"x" * 250
+        one.send(b"\1" + topic)
+        stage.until(lambda: proxy.updates._subscriptions or proxy.updates.socket is not first, stage.loop)
+        if proxy.updates.socket is not first:
+            break
+        other.sendall(bytes([0, len(topic) + 1, 0]) + topic)
+        stage.until(lambda: not proxy.updates._subscriptions, stage.loop)
+    other.close()
+    assert proxy.updates.socket is not first
 
 
 # Subscribers that do not keep up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import json
 import re
@@ -10,15 +11,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
+from cheroot.makefile import MakeFile
 
 from raspy.common.config import ConfigError
 from raspy.web import board as board_module
+from raspy.web import serve
 from raspy.web.app import DEVICE_ROWS
 from raspy.web.guard import SECURITY, HostNames, accepts_gzip
-from tests.web.hand import TANK, Answer, Events, Hand, ask, events, reading, until
+from tests.web.hand import LIMIT, TANK, Answer, Events, Hand, ask, events, reading, until
 
 HOSTILE = "<script>alert('x')</script>\"'&"
 
@@ -263,13 +267,14 @@ def test_garbage_and_huge_requests_leave_the_server_well(hand: Hand) -> None:
         b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", hand.port), timeout=10) as client:
-            client.sendall(garbage)
-            client.shutdown(socket.SHUT_WR)
             try:
+                client.sendall(garbage)
+                client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
                     pass
-            except ConnectionError:
-                pass
+            except OSError as error:
+                # the server may be done with the garbage, and have closed, at any of these
+                assert error.errno in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET)
     assert ask(hand.port).status == 200
 
 
@@ -437,54 +442,62 @@ def test_a_client_that_reads_nothing_costs_nothing(hand: Hand) -> None:
     assert next(slow) == board_module.RELOAD
 
 
-def test_idle_connections_hold_no_thread(hand: Hand) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
+    """One that waits for a client far longer than any test does."""
+    monkeypatch.setattr(serve, "TIMEOUT", 10 * LIMIT)
+    served = Hand()
+    yield served
+    served.close()
+
+
+def test_idle_connections_hold_no_thread(patient: Hand) -> None:
     """Browsers open connections ahead; more of them than threads must not keep a page waiting."""
-    idle = [socket.create_connection(("127.0.0.1", hand.port)) for _ in range(30)]
+    idle = [socket.create_connection(("127.0.0.1", patient.port)) for _ in range(30)]
     try:
-        began = time.monotonic()
-        assert ask(hand.port).status == 200
-        assert time.monotonic() - began < 5  # a thread that waits for an idle client does so for 10 s
+        assert ask(patient.port).status == 200
     finally:
         for connection in idle:
             connection.close()
 
 
-def test_stop_ends_open_streams_within_a_second() -> None:
-    hand = Hand()
-    streams = [Events(hand.port) for _ in range(4)]
+def test_stop_ends_open_streams(patient: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_module, "SILENCE", 10 * LIMIT)  # else a stream that is forgotten ends by itself
+    streams = [Events(patient.port) for _ in range(4)]
     try:
         for stream in streams:
             stream.wait("reload")
-        ended: list[float] = []
-
-        def read(stream: Events) -> None:
-            stream.response.read()
-            ended.append(time.monotonic())
-
-        readers = [threading.Thread(target=read, args=(stream,)) for stream in streams]
-        for reader in readers:
-            reader.start()
-        began = time.monotonic()
-        hand.close()
-        for reader in readers:
-            reader.join(10)
-        assert len(ended) == 4
-        assert max(ended) - began < 2
+        patient.close()
+        for stream in streams:
+            while stream.next()[0]:
+                pass
     finally:
         for stream in streams:
             stream.close()
 
 
-def test_a_stalled_client_does_not_keep_it_from_stopping() -> None:
-    hand = Hand()
-    with socket.create_connection(("127.0.0.1", hand.port)) as client:
+def test_a_stalled_client_does_not_keep_it_from_stopping(patient: Hand) -> None:
+    with socket.create_connection(("127.0.0.1", patient.port)) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        hand.put("/variable/big", b"x" * 30_000_000)
+        patient.put("/variable/big", b"x" * 30_000_000)
         client.sendall(b"GET /api/v1/tree HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
-        began = time.monotonic()
-        hand.close()
-        assert time.monotonic() - began < 8
+        stopping = threading.Thread(target=patient.close, daemon=True)
+        stopping.start()
+        stopping.join(LIMIT)
+        assert not stopping.is_alive()
+
+
+def test_a_writer_whose_client_is_gone_closes_quietly(patient: Hand) -> None:
+    """Python 3.13 writes a traceback when the garbage collector closes one that cannot."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    writer = serve.Connection(patient.http, ours, MakeFile).wfile
+    with pytest.raises(BrokenPipeError):
+        writer.write(b"x")
+    ours.close()
+    writer.close()
+    assert writer.closed
 
 
 # ---------------------------------------------------------------- where it listens
@@ -496,6 +509,7 @@ def test_a_taken_port_is_one_clear_line(hand: Hand) -> None:
 
 
 def test_the_loop_busy_is_a_503_not_a_hang(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand.board, "ask", partial(hand.board.ask, timeout=0.1))
     release = threading.Event()
     hand.loop.call_threadsafe(release.wait, 30)
     try:

@@ -51,7 +51,7 @@ class Read:
 class Source:
     """What the server keeps of a device or subdevice beside the device's own state."""
 
-    __slots__ = ("device", "due", "good", "pending", "published", "reads", "retry")
+    __slots__ = ("current", "device", "due", "good", "published", "reads", "retry")
 
     def __init__(self, device: BaseDevice) -> None:
         self.device = device
@@ -60,7 +60,9 @@ class Source:
         self.retry = 0.0
         """When another call is tried although one hangs."""
         self.reads: list[Read] = []
-        self.pending = False
+        """Calls that may not have come back."""
+        self.current: Read | None = None
+        """The call that has time left; None between two."""
         self.good: bool | None = None
         """Whether the last reading was; None before the first."""
         self.published: dict[str, Value] = {}
@@ -70,7 +72,7 @@ class Source:
     def hung(self) -> int:
         """Calls that have overrun their time and not come back."""
         self.reads = [read for read in self.reads if not read.over]
-        return len(self.reads) - self.pending
+        return sum(read is not self.current for read in self.reads)
 
 
 class DeviceServer(Server):
@@ -214,7 +216,7 @@ class DeviceServer(Server):
             except Exception as error:
                 self._accept(source, error)
             return
-        if source.pending:
+        if source.current is not None:
             return
         hung = source.hung
         if hung and (hung >= HUNG_LIMIT or time.monotonic() < source.retry):
@@ -226,11 +228,11 @@ class DeviceServer(Server):
         except PoolFull as error:
             self._accept(source, error)
             return
-        source.pending = True
+        source.current = read
         source.reads.append(read)
 
     def _done(self, source: Source, result: Any, error: BaseException | None) -> None:
-        source.pending = False
+        source.current = None
         if self._sources.get(source.device.path) is not source:
             return
         if isinstance(error, JobTimeout):
@@ -267,7 +269,8 @@ class DeviceServer(Server):
         self._tell()
 
     def _show_hung(self) -> None:
-        hung = [source.device.path for source in self._sources.values() if source.reads and source.hung > 0]
+        """Say which devices hang; a call lost by one that is read again is counted by the statistic ``hung``."""
+        hung = [source.device.path for source in self._sources.values() if source.good is False and source.hung]
         more = f" and {len(hung) - 5} more" if len(hung) > 5 else ""
         self.condition("hung", f"reads hang of {', '.join(hung[:5])}{more}" if hung else None)
 

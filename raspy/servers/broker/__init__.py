@@ -1,6 +1,6 @@
 """The broker: Majordomo Protocol and the key/value Proxy, in one loop."""
 
-from raspy.servers.broker.mdp import Broker
+from raspy.servers.broker.broker import Broker
 from raspy.servers.broker.proxy import Proxy, Route
 from raspy.servers.broker.settings import BrokerConfig
 from raspy.servers.broker.state import Service, Worker

@@ -1,4 +1,4 @@
-"""The broker: Majordomo Protocol (RFC 7/MDP), with the key/value Proxy on the same loop.
+"""The Majordomo Protocol (RFC 7/MDP), as the broker speaks it.
 
 Every message from outside may be anything at all. One that is no MDP is dropped and counted; a valid command at the
 wrong time gets DISCONNECT and nothing more. A request is held until its reply is sent: when its worker dies it goes
@@ -9,142 +9,60 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import zmq
 
 from raspy.common import MDP
-from raspy.common.config import BusConfig, Config, Section, local_hostname
-from raspy.common.executive import Executive, Socket
-from raspy.common.statistics import SNMP, SNMPCounter, Statistics
+from raspy.common.executive import Executive
+from raspy.common.statistics import SNMPCounter, Statistics
 from raspy.common.verbs import json_encode
-from raspy.common.zhelpers import receiver, sender
 from raspy.servers.broker.mmi import Internal
 from raspy.servers.broker.outbox import Outbox
 from raspy.servers.broker.presence import Presence
-from raspy.servers.broker.proxy import Proxy
-from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, bind, check_address
+from raspy.servers.broker.settings import BrokerConfig
 from raspy.servers.broker.state import Budget, Request, Service, Worker
 
-BATCH = 200
-"""Messages taken before timers and other sockets have their turn."""
 NAME_LIMIT = 255
 """Bytes of a service's name."""
 FRAME_LIMIT = 1024
 """Frames of one message, the identity included."""
 WORKER_LIMIT = 4096
 SERVICE_LIMIT = 16_384
-PEER_LIMIT = 10_000
-"""Messages that libzmq queues for one peer, either way (ZMQ_SNDHWM, ZMQ_RCVHWM)."""
-PROBES = (0.0, 0.05, 0.5)
-"""Seconds after a connection closed at which the workers are asked for: libzmq forgets a peer a moment later."""
 
 
-class Broker(Executive, Statistics):
-    """Majordomo broker and key/value proxy.
+class Majordomo(Executive, Statistics):
+    """The protocol: what a broker does with each message. What it is made of, and its sockets, are the
+    :class:`~raspy.servers.broker.broker.Broker`'s."""
 
-    :param hostname: name of this host on the bus
-    :param service: name of this server
-    :param broker_ip: address to listen on, or ``ipc://`` and a directory
-    :param broker_port: base port: requests; +1 snapshots, +2 updates, +3 collector
-    :param settings: the bounds
-    """
+    HEARTBEAT_EXPIRY = MDP.HEARTBEAT_INTERVAL * MDP.HEARTBEAT_LIVENESS
+    settings: BrokerConfig
+    outbox: Outbox
+    presence: Presence
+    internal: Internal
+    _send: Callable[[list[bytes]], None]
+    """Sends a message on the ROUTER, or raises ``zmq.ZMQError``: EAGAIN, EHOSTUNREACH."""
 
-    CONFIG: ClassVar[type[Section]] = BrokerConfig
-    HEARTBEAT_INTERVAL = MDP.HEARTBEAT_INTERVAL
-    HEARTBEAT_LIVENESS = MDP.HEARTBEAT_LIVENESS
-    HEARTBEAT_EXPIRY = HEARTBEAT_INTERVAL * HEARTBEAT_LIVENESS
-    INTERNAL_SERVICE_PREFIX = MDP.INTERNAL_SERVICE_PREFIX
-
-    def __init__(
-        self,
-        hostname: str = "localhost",
-        service: str = "broker",
-        broker_ip: str = "127.0.0.1",
-        broker_port: int = 5514,
-        settings: BrokerConfig | None = None,
-    ) -> None:
+    def __init__(self, hostname: str, service: str, broker_ip: str, broker_port: int, settings: BrokerConfig) -> None:
         Executive.__init__(self, hostname, service, broker_ip, broker_port)
         Statistics.__init__(self)
-        self.settings = settings or BrokerConfig()
-        self.HEARTBEAT_INTERVAL = self.settings.heartbeat
-        self.HEARTBEAT_LIVENESS = self.settings.liveness
-        self.HEARTBEAT_EXPIRY = self.HEARTBEAT_INTERVAL * self.HEARTBEAT_LIVENESS
+        self.settings = settings
         self.services: dict[bytes, Service] = {}
         self.workers: dict[bytes, Worker] = {}
         self.queued = 0
         """Requests that wait for a worker, over all services."""
-        self.budget = Budget(self.settings.queue_bytes)
-        self._probing = False
-        self._batch = 1
-        self._count_statistics()
-        self.socket: Socket = self.ctx.socket(zmq.ROUTER)
-        self._receive = receiver(self.socket, FRAME_LIMIT + 1)
-        self._send = sender(self.socket)
-        self.outbox = Outbox(self, self.socket, self.budget)
-        self.proxy = Proxy(self, hostname, self.settings)
-        self.presence = Presence(self)
-        self.internal = Internal(self)
+        self.budget = Budget(settings.queue_bytes)
+        counter = self._counter
+        self._requests = counter("requests", "Requests taken from clients")
+        self._malformed = counter("malformed", "Messages dropped because they are no MDP")
+        self._surprises = counter("unexpected", "Valid commands at the wrong time, answered with DISCONNECT")
+        self._refused = counter("refused", "Requests turned away: queue full or time over")
+        self._redispatched = counter("redispatched", "Requests dispatched again because their worker died")
+        self._unreachable = counter("unreachable", "Commands to workers that were gone")
 
-    @classmethod
-    def from_config(cls, config: Config) -> Broker:
-        """The broker that a configuration describes.
-
-        :raises raspy.common.config.ConfigError: naming file, line and key
-        """
-        bus = config.section(BusConfig)
-        return cls(
-            local_hostname(bus),
-            broker_ip=bus.broker_ip,
-            broker_port=bus.broker_port,
-            settings=config.section(BrokerConfig),
-        )
-
-    def start(self) -> None:
-        """Bind the four sockets.
-
-        :raises raspy.common.config.ConfigError: an address is taken, or must not be listened on
-        """
-        check_address(self.broker_ip)
-        socket = self.socket
-        socket.linger = 0
-        socket.sndhwm = socket.rcvhwm = PEER_LIMIT
-        socket.router_mandatory = True
-        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        bind(socket, self.broker_ip, self.broker_port, MDP.REQUESTS)
-        self.register(socket, self._readable)
-        self.register(monitor, lambda: self._connection_closed(monitor))
-        self.proxy.start()
-        self.presence.start()
-        self.call_every(self.HEARTBEAT_INTERVAL / 1000, self.send_heartbeats)
-        self.call_every(min(1.0, self.HEARTBEAT_INTERVAL / 1000), self.purge_workers)
-        self.call_every(5.0, self._tell)
-        self._tell()
-
-    def stop(self) -> None:
-        """Say goodbye to the workers and close the sockets."""
-        for worker in list(self.workers.values()):
-            self.send_to_worker(worker, MDP.W_DISCONNECT)
-        self.proxy.stop()
-        self.socket.disable_monitor()
-        self.unregister(self.socket)
-        self.socket.close(linger=200)
-
-    def _readable(self) -> None:
-        """Take what is there, as far as one can tell without asking: to find nothing costs as much as a request."""
-        receive = self._receive
-        for count in range(self._batch):
-            frames = receive()
-            if frames is None:
-                self._batch = max(1, count)
-                return
-            try:
-                self._process(frames)
-            except Exception as error:
-                self.report(error, "a message to the broker")
-        if not self.slept:
-            self._batch = min(self._batch * 2, BATCH)
+    def _counter(self, oid: str, doc: str) -> SNMPCounter:
+        return self.add_statistic(SNMPCounter(f"{self.service}.{oid}", doc))
 
     def _process(self, frames: list[bytes]) -> None:
         if len(frames) < 4 or frames[1] or len(frames) > FRAME_LIMIT:
@@ -179,8 +97,12 @@ class Broker(Executive, Statistics):
         self.outbox.send([msg[0], b"", MDP.C_CLIENT, service, *self.internal.answer(service, msg[1:])])
 
     def ask(self, service: Service, body: list[bytes], on_reply: Any) -> None:
-        """Make a request of the broker's own; ``on_reply(frames)`` is called with the reply, if one comes."""
-        self.dispatch(service, Request(b"", body, time.monotonic() + self.settings.request_expiry, on_reply))
+        """Make a request of the broker's own, before all others; ``on_reply(frames)`` gets what comes of it."""
+        request = Request(b"", body, time.monotonic() + self.settings.request_expiry, on_reply)
+        if service.waiting:
+            self._assign(service, request)
+        else:
+            self._queue(service, request, first=True)
 
     def require_service(self, name: bytes) -> Service:
         """The service of a name, made when there is none."""
@@ -372,89 +294,6 @@ class Broker(Executive, Statistics):
                 MDP.logger.warning("request given up: %s", reason)
             self._answer(service.name, request, [json_encode(reason), MDP.ERROR])
 
-    def send_heartbeats(self) -> None:
-        """Send a heartbeat to every worker, idle or busy, to which nothing was sent for a while."""
-        before = time.monotonic() - self.HEARTBEAT_INTERVAL / 2000
-        for worker in list(self.workers.values()):
-            if worker.sent < before and not self.send_to_worker(worker, MDP.W_HEARTBEAT):
-                self._lose(worker, "its connection closed without a goodbye: it crashed or was killed")
-
-    def purge_workers(self) -> None:
-        """Forget the workers that have been silent for too long, and the requests that nobody waits for any more."""
-        now = time.monotonic()
-        for worker in [w for w in self.workers.values() if w.expiry < now]:
-            silent = self.HEARTBEAT_EXPIRY / 1000
-            self.delete_worker(worker, True, f"it gave no sign of life for {silent:g} s")
-        if not self.queued:
-            return
-        for service in list(self.services.values()):
-            while service.requests and service.requests[0].expiry < now:
-                request = service.requests.popleft()
-                self.queued -= 1
-                self.budget.give(request.size)
-                self._refuse(service.name, request, "no worker took the request in its time")
-            self._drop_if_unused(service)
-
     def _drop_if_unused(self, service: Service) -> None:
         if not service.count and not service.requests:
             self.services.pop(service.name, None)
-
-    def _connection_closed(self, monitor: Socket) -> None:
-        """Some peer's connection closed; libzmq does not say whose, so the workers are asked for, a few times."""
-        for _ in range(BATCH):
-            try:
-                monitor.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-        if not self._probing:
-            self._probing = True
-            for delay in PROBES:
-                self.call_later(delay, self._probe, delay == PROBES[-1])
-
-    def _probe(self, last: bool) -> None:
-        self._probing = not last
-        for worker in list(self.workers.values()):
-            if not self.send_to_worker(worker, MDP.W_HEARTBEAT):
-                self._lose(worker, "its connection closed without a goodbye: it crashed or was killed")
-
-    # What an owner sees
-
-    def _count_statistics(self) -> None:
-        counter = self._counter
-        self._requests = counter("requests", "Requests taken from clients")
-        self._malformed = counter("malformed", "Messages dropped because they are no MDP")
-        self._surprises = counter("unexpected", "Valid commands at the wrong time, answered with DISCONNECT")
-        self._refused = counter("refused", "Requests turned away: queue full or time over")
-        self._redispatched = counter("redispatched", "Requests dispatched again because their worker died")
-        self._unreachable = counter("unreachable", "Commands to workers that were gone")
-        for oid, doc in (
-            ("workers", "Workers registered"),
-            ("services", "Services known"),
-            ("queued", "Requests that wait for a worker"),
-            ("replies_dropped", "Replies dropped because their client was gone or did not read them"),
-            ("held_bytes", "Memory of waiting requests and replies, in bytes"),
-            ("errors", "Unexpected errors, each in the log"),
-            ("longest_turn", "Longest turn of the event loop, in ms"),
-        ):
-            self.add_statistic(SNMP(f"{self.service}.{oid}", doc))
-
-    def _counter(self, oid: str, doc: str) -> SNMPCounter:
-        counter = SNMPCounter(f"{self.service}.{oid}", doc)
-        self.add_statistic(counter)
-        return counter
-
-    def update_statistic(self, oid: str = "") -> None:
-        """Bring the values that are counted elsewhere up to date."""
-        for name, value in (
-            ("workers", len(self.workers)),
-            ("services", len(self.services)),
-            ("queued", self.queued),
-            ("replies_dropped", self.outbox.dropped),
-            ("held_bytes", self.budget.used),
-            ("errors", self.errors),
-            ("longest_turn", round(self.longest_turn * 1000, 1)),
-        ):
-            self._statistics[f"{self.service}.{name}"].set(value)
-
-    def _tell(self) -> None:
-        self.notifier.status(f"{len(self.workers)} workers, {self._requests.value} requests, {self.queued} queued")

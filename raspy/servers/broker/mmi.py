@@ -13,7 +13,7 @@ from raspy.common import MDP
 from raspy.common.verbs import json_encode, shown
 
 if TYPE_CHECKING:
-    from raspy.servers.broker.mdp import Broker
+    from raspy.servers.broker.broker import Broker
     from raspy.servers.broker.state import Service
 
 PATTERN_LIMIT = 256
@@ -65,7 +65,7 @@ class Internal:
             return [json_encode(f"the pattern has more than {PATTERN_LIMIT} bytes"), MDP.BAD_REQUEST]
         try:
             return [*limited_matches(body[0], names), MDP.OK]
-        except (re.error, RecursionError, OverflowError) as error:
+        except (re.error, ValueError, RecursionError, OverflowError, MemoryError) as error:
             return [json_encode(f"{shown(body[0])} is no regular expression: {error}"), MDP.BAD_REQUEST]
         except TooSlow as error:
             return [json_encode(str(error)), MDP.BAD_REQUEST]

@@ -16,9 +16,10 @@ RETRY = 0.02
 SLOWEST_RETRY = 0.5
 STALLED = 60.0
 """Seconds after which a client that takes nothing is given up."""
-LARGE = 65_536
-"""Bytes of a frame that libzmq is lent instead of given a copy (pyzmq's copy_threshold), so that it tells when it is
-done with it."""
+LARGE = 4096
+"""Bytes of a message whose frames libzmq is lent instead of given copies, so that it tells when it is done."""
+CLIENT_SHARE = 2
+"""One client may take this part of the budget."""
 WINDOW = 32 << 20
 """Bytes of large frames that libzmq may hold for clients."""
 
@@ -26,10 +27,11 @@ WINDOW = 32 << 20
 class Held:
     """The replies that wait for one client."""
 
-    __slots__ = ("replies", "since")
+    __slots__ = ("bytes", "replies", "since")
 
     def __init__(self) -> None:
         self.replies: deque[list[bytes]] = deque()
+        self.bytes = 0
         self.since = time.monotonic()
         """When the client last took one."""
 
@@ -50,9 +52,11 @@ class Outbox:
         self._loop = loop
         self._socket = zsocket
         self._send_small = sender(zsocket)
-        self._budget = budget
+        self.budget = budget
+        zsocket.copy_threshold = 0  # or small frames are copied although they are lent
         self._held: dict[bytes, Held] = {}
-        self._under_way: list[tuple[bytes, int, list[zmq.MessageTracker]]] = []
+        self._lent: dict[bytes, deque[tuple[int, list[zmq.MessageTracker]]]] = {}
+        self._lent_bytes = 0
         self._timer: Timer | None = None
         self._pause = RETRY
 
@@ -69,34 +73,51 @@ class Outbox:
             self.dropped += 1
 
     def _send(self, frames: list[bytes]) -> None:
-        for frame in frames:
-            if len(frame) >= LARGE:
-                self._send_large(frames)
-                return
-        self._send_small(frames)
-
-    def _send_large(self, frames: list[bytes]) -> None:
         size = sum(map(len, frames))
-        self._under_way = [sent for sent in self._under_way if not all(tracker.done for tracker in sent[2])]
-        # each client may have one under way, so that none waits for what another does not read
-        waits_for_own = any(client == frames[0] for client, _, _ in self._under_way)
-        if waits_for_own and size + sum(held for _, held, _ in self._under_way) > WINDOW:
-            raise zmq.Again()
+        if size >= LARGE:
+            self._send_large(frames, size)
+        else:
+            self._send_small(frames)
+
+    def _send_large(self, frames: list[bytes], size: int) -> None:
+        client = frames[0]
+        self._take_back(client)
+        if client in self._lent and self._lent_bytes + size > WINDOW:
+            for other in list(self._lent):
+                self._take_back(other)
+            # each client may have one under way, so that none waits for what another does not read
+            if client in self._lent and self._lent_bytes + size > WINDOW:
+                raise zmq.Again()
         send, last, trackers = self._socket.send, len(frames) - 1, []
-        send(frames[0], zmq.SNDMORE | zmq.DONTWAIT)
-        for index in range(1, len(frames)):
-            frame, flags = frames[index], zmq.SNDMORE if index < last else 0
-            if len(frame) >= LARGE:
-                trackers.append(send(frame, flags, copy=False, track=True))
+        send(client, zmq.SNDMORE | zmq.DONTWAIT)
+        for index in range(1, last):
+            if len(frames[index]) >= LARGE:
+                trackers.append(send(frames[index], zmq.SNDMORE, copy=False, track=True))
             else:
-                send(frame, flags)
-        self._under_way.append((frames[0], size, trackers))
+                send(frames[index], zmq.SNDMORE)
+        trackers.append(send(frames[last], copy=False, track=True))
+        self._lent.setdefault(client, deque()).append((size, trackers))
+        self._lent_bytes += size
+
+    def _take_back(self, client: bytes) -> None:
+        """Count what libzmq is done with; it sends a client's messages in order."""
+        lent = self._lent.get(client)
+        while lent and all(tracker.done for tracker in lent[0][1]):
+            self._lent_bytes -= lent.popleft()[0]
+        if lent is not None and not lent:
+            del self._lent[client]
 
     def _hold(self, frames: list[bytes]) -> None:
-        if not self._budget.take(_size(frames)):
+        size = _size(frames)
+        held = self._held.get(frames[0])
+        mine = held.bytes if held else 0
+        if mine + size > self.budget.limit // CLIENT_SHARE or not self.budget.take(size):
             self.dropped += 1
             return
-        self._held.setdefault(frames[0], Held()).replies.append(frames)
+        if held is None:
+            held = self._held[frames[0]] = Held()
+        held.replies.append(frames)
+        held.bytes += size
         if self._timer is None:
             self._pause = RETRY
             self._timer = self._loop.call_later(RETRY, self._flush)
@@ -107,36 +128,38 @@ class Outbox:
         moved = False
         now = time.monotonic()
         for client, held in list(self._held.items()):
-            if self._flush_client(held.replies):
+            if self._flush_client(held):
                 moved = True
                 held.since = now
             elif now - held.since > STALLED:
-                self._drop(held.replies)
+                self._drop(held)
             if not held.replies:
                 del self._held[client]
         if self._held:
             self._pause = RETRY if moved else min(self._pause * 2, SLOWEST_RETRY)
             self._timer = self._loop.call_later(self._pause, self._flush)
 
-    def _flush_client(self, waiting: deque[list[bytes]]) -> bool:
+    def _flush_client(self, held: Held) -> bool:
         moved = False
-        while waiting:
+        while held.replies:
             try:
-                self._send(waiting[0])
+                self._send(held.replies[0])
             except zmq.Again:
                 break
             except zmq.ZMQError:
-                self._drop(waiting)
+                self._drop(held)
                 return True
-            self._budget.give(_size(waiting.popleft()))
+            size = _size(held.replies.popleft())
+            held.bytes -= size
+            self.budget.give(size)
             moved = True
         return moved
 
-    def _drop(self, waiting: deque[list[bytes]]) -> None:
-        self.dropped += len(waiting)
-        for frames in waiting:
-            self._budget.give(_size(frames))
-        waiting.clear()
+    def _drop(self, held: Held) -> None:
+        self.dropped += len(held.replies)
+        self.budget.give(held.bytes)
+        held.bytes = 0
+        held.replies.clear()
 
 
 def _size(frames: list[bytes]) -> int:

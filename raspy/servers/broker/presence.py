@@ -17,16 +17,21 @@ from raspy import __version__
 from raspy.common import MDP
 from raspy.common.config import ID
 from raspy.common.kvsimple import BAD_BODY
-from raspy.common.statistics import memory
+from raspy.common.statistics import memory, supervised
 from raspy.common.verbs import json_encode, shown
 
 if TYPE_CHECKING:
-    from raspy.servers.broker.mdp import Broker
+    from raspy.servers.broker.broker import Broker
     from raspy.servers.broker.state import Service
 
 INTERVAL = 10.0
 """Seconds between two questions to a server, and the time it has for its answer."""
 SERVER_LIMIT = 1024
+TWIN_TIME = 1.0
+"""Seconds within which a worker that died is noticed: only then a second one of a name counts."""
+ERROR_TIME = 600.0
+"""Seconds for which an unexpected error of the broker makes it degraded."""
+STOPPED = "it was stopped"
 STATUS_LIMIT = 16_384
 """Bytes of a server's status."""
 MMI = ".mmi"
@@ -45,6 +50,8 @@ class Status(msgspec.Struct):
     state: str = "ok"
     instance: str = ""
     services: list[str] = []
+    starts: int = 0
+    last_end: str = ""
 
 
 TOLD = ("pid", "version", "uptime", "memory", "errors", "last_error", "conditions")
@@ -59,7 +66,7 @@ def told(status: Status) -> dict[str, Any]:
 class Known:
     """What is known of one server."""
 
-    __slots__ = ("asked", "instance", "last_down", "restarts", "services", "state", "status", "time", "workers")
+    __slots__ = ("asked", "instance", "last_down", "reason", "restarts", "services", "state", "status", "time", "twins")
 
     def __init__(self) -> None:
         self.state = ""
@@ -68,8 +75,10 @@ class Known:
         self.time = time.time()
         self.restarts = 0
         self.last_down: dict[str, Any] | None = None
-        self.workers = 0
+        self.reason = ""
         self.asked: float | None = None
+        self.twins = 0
+        """Answers in a row that came while more than one worker had the name."""
         self.services: frozenset[str] = frozenset()
         """The full names of its services, as it told them."""
 
@@ -88,6 +97,12 @@ class Presence:
     def start(self) -> None:
         """Begin to ask."""
         self.broker.call_every(INTERVAL, self._ask_all)
+        own = self._own
+        starts, last_end = supervised()
+        if last_end:
+            own.restarts, own.last_down = starts - 1, {"time": own.time, "reason": last_end}
+            name = f"{self.broker.hostname}.{self.broker.service}"
+            self._event(name, {"time": own.time, "event": "restarted", "reason": last_end})
         self._publish_own()
 
     def joined(self, service: Service) -> None:
@@ -96,28 +111,38 @@ class Presence:
         if name is None:
             self._mark(service)
             return
-        known = self.servers.get(name)
-        if known is None:
-            if len(self.servers) >= SERVER_LIMIT and not self._forget_one():
-                return
-            known = self.servers[name] = Known()
-        known.workers += 1
-        self._ask(name, known)
+        self.broker.proxy.server_back(name)
+        known = self._known(name)
+        if known is not None:
+            self._ask(name, known)
 
     def left(self, service: Service, reason: str) -> None:
         """A worker of a service is gone; ``reason`` is empty when it said goodbye."""
         name = self._server_of(service)
-        known = self.servers.get(name) if name else None
-        if name is None or known is None:
+        known = self._known(name) if name else None
+        if name is None or (known is None and service.count):
             return
-        known.workers -= 1
-        if known.workers > 0:
+        if known is not None and service.count:
+            self._ask(name, known)  # it may have been one too many
             return
-        known.asked = None
-        known.services = frozenset()
-        known.last_down = {"time": time.time(), "reason": reason or "it was stopped"}
-        self._change(name, known, "lost" if reason else "stopped", reason or "it was stopped")
+        if known is not None:
+            known.asked = None
+            known.services = frozenset()
+            reason_told = reason or STOPPED
+            known.last_down = {"time": time.time(), "reason": reason_told}
+            self._change(name, known, "lost" if reason else "stopped", reason_told)
         self.broker.proxy.server_gone(name)
+
+    def _known(self, name: str) -> Known | None:
+        """What is known of a server, with room made for a new one; None when there is no room."""
+        known = self.servers.get(name)
+        if known is None and (len(self.servers) < SERVER_LIMIT or self._forget_one()):
+            known = self.servers[name] = Known()
+        return known
+
+    def _workers(self, name: str) -> int:
+        service = self.broker.services.get(f"{name}{MMI}".encode())
+        return service.count if service is not None else 0
 
     def _server_of(self, service: Service) -> str | None:
         """``<host>.<server>`` of a service ``<host>.<server>.mmi``, None of any other."""
@@ -135,8 +160,8 @@ class Presence:
 
     def _forget_one(self) -> bool:
         """Make room by forgetting a server that is gone."""
-        for name, known in self.servers.items():
-            if known.workers <= 0:
+        for name in self.servers:
+            if not self._workers(name):
                 del self.servers[name]
                 self.broker.proxy.update(f"/server/{name}", b"")
                 self.broker.proxy.update(f"/event/server/{name}", b"")
@@ -145,8 +170,10 @@ class Presence:
 
     def _ask_all(self) -> None:
         now = time.monotonic()
-        for name, known in self.servers.items():
-            if known.workers <= 0:
+        for service in list(self.broker.services.values()):
+            name = self._server_of(service) if service.count else None
+            known = self._known(name) if name else None
+            if name is None or known is None:
                 continue
             if known.asked is None:
                 self._ask(name, known)
@@ -162,7 +189,8 @@ class Presence:
 
     def _answered(self, name: str, frames: list[bytes]) -> None:
         known = self.servers.get(name)
-        if known is None or known.workers <= 0:
+        workers = self._workers(name)
+        if known is None or not workers:
             return
         known.asked = None
         try:
@@ -170,36 +198,53 @@ class Presence:
                 raise MDP.ProtocolError(f"{len(frames)} frames, the last is {shown(frames[-1])}")
             status = decode_status(frames[0])
         except (MDP.ProtocolError, *BAD_BODY) as error:
-            if known.state != "silent":
-                self._change(name, known, "silent", f"its status is not understood: {error}")
+            self._change(name, known, "degraded", f"its status is not understood: {error}")
             return
-        known.services = frozenset(service for service in status.services if service.startswith(f"{name}."))
+        known.twins = known.twins + 1 if workers > 1 else 0
+        if known.twins == 1:
+            # One that died may not have been noticed yet.
+            self.broker.call_later(TWIN_TIME, self._ask, name, known)
+            return
+        self._take_services(name, known, status.services)
+        if known.twins:
+            self._change(name, known, "degraded", f"{workers} servers have this name: stop all but one")
+            return
+        self._take_status(name, known, status)
+
+    def _take_services(self, name: str, known: Known, services: list[str]) -> None:
+        known.services = frozenset(service for service in services if service.startswith(f"{name}."))
         for service_name in known.services:
             service = self.broker.services.get(service_name.encode())
             if service is not None:
                 service.ours = True
+
+    def _take_status(self, name: str, known: Known, status: Status) -> None:
         restarted = bool(known.instance) and status.instance != known.instance
-        if restarted:
-            known.restarts += 1
-        elif not known.instance and status.uptime > self._uptime() + 1:
-            self._broker_was_away()
+        known.restarts = max(known.restarts + restarted, status.starts - 1)
+        if restarted and status.last_end:
+            known.last_down = {"time": (known.last_down or {}).get("time", time.time()), "reason": status.last_end}
+        # a server that was here before the broker has not come up now
+        event = "restarted" if restarted else "" if known.instance or status.uptime < self._uptime() else "found"
         known.instance = status.instance
         known.status = told(status)
         state = "degraded" if status.state == "degraded" else "ok"
-        reason = "; ".join(status.conditions.values())
-        if state != known.state or restarted:
-            self._change(name, known, state, reason, "restarted" if restarted else "")
-        else:
-            self._publish(name, known)
+        self._change(name, known, state, "; ".join(status.conditions.values()), event)
 
     def _change(self, name: str, known: Known, state: str, reason: str, event: str = "") -> None:
-        known.state = state
+        """Tell the state; it is an event as well when it is another one than before, unless the broker is new."""
+        if (state, reason) == (known.state, known.reason) and not event:
+            self._publish(name, known)
+            return
+        known.state, known.reason = state, reason
         known.time = time.time()
+        self._publish(name, known)
+        if event == "found" and state == "ok":
+            return
         serious = state in ("lost", "silent", "degraded")
         level = logging.WARNING if serious else logging.INFO
-        MDP.logger.log(level, "%s is %s%s", name, event or state, f": {reason}" if serious else "")
-        self._publish(name, known)
-        self._event(name, {"time": known.time, "event": event or ("up" if state == "ok" else state), "reason": reason})
+        event = "restarted" if event == "restarted" else "up" if state == "ok" else state
+        MDP.logger.log(level, "%s is %s%s", name, event, f": {reason}" if serious else "")
+        self._event(name, {"time": known.time, "event": event, "reason": reason})
 
     def _publish(self, name: str, known: Known) -> None:
         head = {
@@ -214,22 +259,12 @@ class Presence:
     def _uptime(self) -> float:
         return time.monotonic() - self.broker.started
 
-    def _broker_was_away(self) -> None:
-        """A server was already running when this broker started: the broker was restarted."""
-        if self._own.restarts:
-            return
-        self._own.restarts = 1
-        self._own.last_down = {"time": self._own.time, "reason": "the broker started anew; the servers were running"}
-        name = f"{self.broker.hostname}.{self.broker.service}"
-        self._event(name, {"time": self._own.time, "event": "restarted", "reason": self._own.last_down["reason"]})
-        self._publish_own()
-
     def _event(self, name: str, fields: dict[str, Any]) -> None:
         self.broker.proxy.update(f"/event/server/{name}", json_encode(fields))
 
     def _publish_own(self) -> None:
         broker, own = self.broker, self._own
-        own.state = "degraded" if broker.errors else "ok"
+        own.state = "degraded" if time.monotonic() - broker.last_error_at < ERROR_TIME else "ok"
         own.status = told(
             Status(
                 pid=os.getpid(),

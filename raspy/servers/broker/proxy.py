@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
 from time import monotonic
 
 import zmq
@@ -24,6 +25,7 @@ from raspy.common.kvsimple import (
     OTHERS,
     SERVER,
     Heartbeat,
+    Life,
     check_key,
     check_life,
     decode_life,
@@ -34,7 +36,7 @@ from raspy.common.kvsimple import (
 )
 from raspy.common.zhelpers import receiver
 from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, bind
-from raspy.servers.broker.snapshots import Route, Snapshots
+from raspy.servers.broker.snapshots import SHARED, Route, Snapshots
 from raspy.servers.broker.updates import LARGE, Updates
 
 __all__ = ["Proxy", "Route"]
@@ -48,6 +50,18 @@ HEARTBEAT = 1.0
 SLOTS = 2
 """Slots per second of the wheel of deadlines: a value goes stale at most a second late."""
 AGING_PAUSE = 0.002
+WALK = 1000
+"""Keys looked at for values of servers that are gone before other sockets and timers have their turn."""
+GRACE = 1.0
+"""Seconds after which a value that came from a server that is gone is stale, unless the server is back by then."""
+MOST_GONE = 1024
+"""Servers that are remembered as gone."""
+STALE = -1.0
+"""The deadline of what is stale."""
+SMALL = 4096
+"""Bytes up to which the next value of a known reading is taken though the tree is full..."""
+RESERVE = 4
+"""...as long as the tree is not larger than allowed by more than one part in so many."""
 NAMED = ("device", "server", "event", "scenario", "variable", "alarm")
 """Subtrees that strangers cannot crowd out of the heartbeat."""
 MOST_NAMED = 64
@@ -56,12 +70,17 @@ LOG_INTERVAL = 10.0
 
 WRONG_FRAMES, WRONG_SEQUENCE, WRONG_KEY = "not 3 frames", "the sequence is not 8 bytes", "bad key"
 NOT_YOURS, WRONG_BODY, LONG_BODY = "only the broker writes /server/", "not a reading", "body too long"
-TREE_FULL = "the tree is full"
+TREE_FULL, OVERDUE = "the tree is full", "nothing was published in time"
 
 
 def wall_us() -> int:
     """Microseconds of the wall clock: where sequences begin, so that they rise over restarts for any client."""
     return max(1, time.time_ns() // 1000)
+
+
+def server_prefix(key: bytes) -> bytes:
+    """What all keys of readings of the same server begin with: ``/device/<host>.<server>.``."""
+    return key[: key.find(b".", key.find(b".", len(DEVICE)) + 1) + 1]
 
 
 class Count:
@@ -84,7 +103,7 @@ class Entry:
         self.count = count
         self.device = device
         self.deadline = 0.0
-        """Monotonic time at which it goes stale; 0: never."""
+        """Monotonic time at which it goes stale; 0: never; :data:`STALE`: it is."""
         self.slot = 0
         """The slot of the wheel that it is in, at or before its deadline's; 0: none."""
 
@@ -117,13 +136,23 @@ class Proxy:
         self._counts = {name: Count() for name in (*NAMED, OTHERS)}
         self._wheel: dict[int, set[bytes]] = {}
         self._slot = int(monotonic() * SLOTS)
-        self._aging: deque[tuple[bytes, bytes, str]] = deque()
+        self._overdue: deque[tuple[bytes, bytes]] = deque()
+        """Keys whose time was over, and the sequences that they had then."""
+        self._gone: dict[bytes, None] = {}
+        """The servers that are gone, by what their keys begin with; the last one that went is at the end."""
+        self._late: set[bytes] = set()
+        """Those of them that have published since."""
+        self._condemned: dict[bytes, bytes] = {}
+        """By what keys begin with: the last sequence of those values that are to be made stale."""
+        self._round: dict[bytes, bytes] = {}
+        """Those for which the keys are walked over now."""
+        self._walk: Iterator[bytes] = iter(())
+        self._aging: Timer | None = None
         self._log_after = 0.0
         self._unlogged = 0
         self._timers: list[Timer] = []
         self._collector = loop.ctx.socket(zmq.PULL)
         self._receive = receiver(self._collector, MOST_FRAMES)
-        self._send = self.updates.socket.send
 
     def start(self) -> None:
         """Bind the three sockets and begin to serve.
@@ -149,7 +178,9 @@ class Proxy:
         """Close the sockets; the tree is lost, and comes again from its publishers. Harmless when repeated."""
         for timer in self._timers:
             timer.cancel()
-        self._aging.clear()
+        if self._aging is not None:
+            self._aging.cancel()
+        self._gone.clear()
         self.snapshots.stop()
         self.updates.stop()
         self.loop.unregister(self._collector)
@@ -180,25 +211,28 @@ class Proxy:
         :raises ProtocolError: bad key, or a body under ``/device/`` that is not a reading
         """
         raw = key.encode()
-        if raw.startswith(DEVICE) and body:
-            check_life(body)
+        life = check_life(body) if raw.startswith(DEVICE) and body else None
         entry = self.entries.get(raw)
         if entry is None:
             if not body:
                 return
             entry = self._enter(raw)
+        if life is not None:
+            self._believe(raw, entry, life, monotonic())
         self._set(raw, entry, body)
 
     def server_gone(self, name: str) -> None:
-        """Every value of the server ``<host>.<server>`` is stale from now on."""
+        """Every value of the server ``<host>.<server>`` is stale from now on, and so is what still comes from it."""
         prefix = DEVICE + name.encode() + b"."
-        reason = f"server {name} is gone"
-        idle = not self._aging
-        for key, entry in self.entries.items():
-            if entry.device and key.startswith(prefix):
-                self._aging.append((key, entry.sequence, reason))
-        if idle:
-            self._age_some()
+        self._gone.pop(prefix, None)
+        self._gone[prefix] = None
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
+        self._condemn(prefix)
+
+    def server_back(self, name: str) -> None:
+        """The server ``<host>.<server>`` is there (again): what it publishes is believed."""
+        self._gone.pop(DEVICE + name.encode() + b".", None)
 
     def send_single(self, key: bytes, kvmsg: Entry, route: Route) -> None:
         """Send one entry of a snapshot.
@@ -206,11 +240,18 @@ class Proxy:
         :raises zmq.Again: the reader's queue is full; nothing of the entry was sent
         :raises zmq.ZMQError: EHOSTUNREACH, the reader is gone
         """
+        size = len(kvmsg.body)
+        shared = size >= SHARED
+        if shared and not route.room_for(size):
+            raise zmq.Again
         send = route.socket.send
         send(route.identity, 3)
         send(key, 2)
         send(kvmsg.sequence, 2)
-        send(kvmsg.body, 0, len(kvmsg.body) < LARGE)
+        if shared:
+            route.hold(send(kvmsg.body, 0, False, True), size)
+        else:
+            send(kvmsg.body, 0)
 
     def refuse(self, reason: str, about: bytes) -> None:
         """Count a message that is not taken, and log it if the last was logged long enough ago."""
@@ -260,16 +301,14 @@ class Proxy:
         size = len(body)
         if size > self.body_bytes:
             return LONG_BODY
-        if size > len(entry.body) and self.bytes + size - len(entry.body) > self.tree_bytes:
-            return TREE_FULL
-        if life.max_age is not None:
-            entry.deadline = deadline = now + life.max_age
-            if not entry.slot or int(deadline * SLOTS) < entry.slot:
-                self._schedule(key, entry)
-        elif life.quality == "ok":
+        if life.max_age is None and life.quality == "ok":
             return WRONG_BODY
-        else:
-            entry.deadline = 0.0
+        if size > len(entry.body):
+            excess = self.bytes + size - len(entry.body) - self.tree_bytes
+            if excess > 0 and (size > SMALL or excess > self.tree_bytes // RESERVE):
+                self._spoil(key, entry, TREE_FULL)  # what it was before is not true any more
+                return TREE_FULL
+        self._believe(key, entry, life, now)
         self._set(key, entry, body)
         return ""
 
@@ -293,19 +332,35 @@ class Proxy:
             return TREE_FULL
         if len(body) > self.body_bytes:
             return LONG_BODY
-        max_age = None
+        life = None
         if body and key.startswith(DEVICE):
             try:
-                max_age = check_life(body).max_age
+                life = check_life(body)
             except MDP.ProtocolError:
                 return WRONG_BODY
         if entry is None:
             entry = self._enter(key)
-        if max_age is not None:
-            entry.deadline = now + max_age
-            self._schedule(key, entry)
+        if life is not None:
+            self._believe(key, entry, life, now)
         self._set(key, entry, body)
         return ""
+
+    def _believe(self, key: bytes, entry: Entry, life: Life, now: float) -> None:
+        """Note how long the value that an entry gets now may be believed."""
+        if life.quality == "stale":
+            entry.deadline = STALE
+        elif life.max_age is None:
+            entry.deadline = 0.0
+        else:
+            entry.deadline = deadline = now + life.max_age
+            if not entry.slot or int(deadline * SLOTS) < entry.slot:
+                self._schedule(key, entry)
+        if self._gone:
+            prefix = server_prefix(key)
+            if prefix in self._gone:
+                if not self._late:
+                    self.loop.call_later(GRACE, self._condemn_late)
+                self._late.add(prefix)
 
     def _enter(self, key: bytes) -> Entry:
         """A new entry in the tree.
@@ -337,13 +392,14 @@ class Proxy:
             self.updates.publish(key, sequence, body)
             return
         # 3 is SNDMORE and DONTWAIT, 2 SNDMORE: joining the enums costs more than the sending
+        send = self.updates.send
         try:
-            self._send(key, 3)
+            send(key, 3)
         except zmq.Again:
             self.updates.publish(key, sequence, body)
             return
-        self._send(sequence, 2)
-        self._send(body, 0)
+        send(sequence, 2)
+        send(body, 0)
 
     def _remove(self, key: bytes, entry: Entry) -> None:
         del self.entries[key]
@@ -377,28 +433,69 @@ class Proxy:
     def _age(self) -> None:
         """Look at the slots that have passed: what was published since has a later deadline by now."""
         now = monotonic()
-        idle = not self._aging
         while self._slot < int(now * SLOTS):
             for key in self._wheel.pop(self._slot, ()):
                 entry = self.entries[key]
                 entry.slot = 0
                 if entry.deadline > now:
                     self._schedule(key, entry)
-                elif entry.deadline:
-                    self._aging.append((key, entry.sequence, "nothing was published in time"))
+                elif entry.deadline > 0:
+                    self._overdue.append((key, entry.sequence))
             self._slot += 1
-        if idle:
+        if self._aging is None:
             self._age_some()
 
+    def _condemn(self, prefix: bytes) -> None:
+        """Make stale, soon, what stands below a prefix now. However often that is asked for, one walk does it."""
+        self._condemned[prefix] = pack(self.sequence)
+        if self._aging is None:
+            self._aging = self.loop.call_later(0.0, self._age_some)
+
+    def _condemn_late(self) -> None:
+        """Values that were under way when their server went have come since; or it is back, and they are new."""
+        late, self._late = self._late, set()
+        for prefix in late:
+            if prefix in self._gone:
+                self._condemn(prefix)
+
     def _age_some(self) -> None:
-        """Publish some values as stale, unless something came since."""
-        for _ in range(min(BATCH, len(self._aging))):
-            if self.updates.waiting:
-                break
-            key, sequence, reason = self._aging.popleft()
-            entry = self.entries.get(key)
-            if entry is not None and entry.sequence == sequence and decode_life(entry.body).quality != "stale":
-                entry.deadline = 0.0
-                self._set(key, entry, stale(entry.body, reason))
-        if self._aging:
-            self.loop.call_later(AGING_PAUSE, self._age_some)
+        """Make some values stale. Nothing that goes wrong with one of them may keep the others from their turn."""
+        self._aging = None
+        try:
+            self._age_batch()
+        finally:
+            if self._overdue or self._round or self._condemned:
+                self._aging = self.loop.call_later(AGING_PAUSE, self._age_some)
+
+    def _age_batch(self) -> None:
+        """Publish some values as stale: those whose time is over, then those of servers that are gone."""
+        entries, waiting = self.entries, self.updates.waiting
+        left = BATCH
+        while self._overdue and left and not waiting:
+            left -= 1
+            key, sequence = self._overdue.popleft()
+            entry = entries.get(key)
+            if entry is not None and entry.sequence == sequence:
+                self._spoil(key, entry, OVERDUE)
+        if not self._round:
+            self._round, self._condemned = self._condemned, {}
+            self._walk = iter(self.keys() if self._round else ())
+        for _ in range(WALK):
+            if not left or waiting:
+                return
+            key = next(self._walk, b"")
+            if not key:
+                self._round = {}
+                return
+            prefix = server_prefix(key)
+            last = self._round.get(prefix)
+            entry = entries.get(key) if last is not None else None
+            if entry is not None and last is not None and entry.sequence <= last and entry.deadline != STALE:
+                left -= 1
+                self._spoil(key, entry, f"server {prefix[len(DEVICE) : -1].decode()} is gone")
+
+    def _spoil(self, key: bytes, entry: Entry, reason: str) -> None:
+        """Make a value stale, unless it is."""
+        if entry.deadline != STALE:
+            entry.deadline = STALE
+            self._set(key, entry, stale(entry.body, reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -9,21 +10,29 @@ import zmq
 
 from raspy.common import MDP
 from raspy.common.executive import Timer
-from raspy.common.kvsimple import ICANHAZ, KEY_BYTES, KTHXBAI, MOST_FRAMES, pack
+from raspy.common.kvsimple import FRAME_BYTES, ICANHAZ, KEY_BYTES, KTHXBAI, MOST_FRAMES, pack
 from raspy.common.zhelpers import receiver
 from raspy.servers.broker.settings import bind
-from raspy.servers.broker.updates import CLOSE_MS, LARGE
+from raspy.servers.broker.updates import CLOSE_MS
 
 if TYPE_CHECKING:
     from raspy.servers.broker.proxy import Proxy
 
 BATCH = 300
-"""Entries sent before other sockets and timers have their turn."""
+"""Entries sent, of all snapshots together, before other sockets and timers have their turn."""
+SHARE = 30
+"""Entries of a batch that one snapshot may send however many there are."""
+LOOKS = 10
+"""Keys that may be looked at in place of sending one entry."""
 
 ROUTES = 64
 """Snapshots under way at a time."""
-ROUTE_LIMIT = 500
+ROUTE_LIMIT = 100
 """Entries queued for one reader."""
+SHARED = 1024
+"""Bytes from which a body is shared with libzmq instead of copied."""
+ROUTE_BYTES = 1 << 18
+"""Bytes of such bodies queued for one reader: they may have been replaced in the tree since."""
 ROUTE_EXPIRY = 30.0
 """Seconds without progress after which a snapshot is given up."""
 ROUTE_STALLED = 5.0
@@ -40,6 +49,8 @@ class Route:
     """
 
     __slots__ = (
+        "due",
+        "held",
         "identity",
         "keys",
         "pause",
@@ -48,7 +59,7 @@ class Route:
         "sequence",
         "socket",
         "subtree",
-        "timer",
+        "under_way",
     )
 
     def __init__(self, socket: zmq.Socket[bytes], identity: bytes, subtree: bytes) -> None:
@@ -60,7 +71,22 @@ class Route:
         self.sequence = 0
         self.progress = monotonic()
         self.pause = FASTEST_RETRY
-        self.timer: Timer | None = None
+        self.due = self.progress
+        """Monotonic time at which it may go on."""
+        self.under_way: deque[tuple[zmq.MessageTracker, int]] = deque()
+        """The shared bodies that libzmq holds for the reader, in order."""
+        self.held = 0
+
+    def room_for(self, size: int) -> bool:
+        """Whether a shared body may be sent, given those that still wait for the reader."""
+        while self.under_way and self.under_way[0][0].done:
+            self.held -= self.under_way.popleft()[1]
+        return not self.under_way or self.held + size <= ROUTE_BYTES
+
+    def hold(self, tracker: zmq.MessageTracker, size: int) -> None:
+        """Note that a shared body was sent."""
+        self.under_way.append((tracker, size))
+        self.held += size
 
 
 class Snapshots:
@@ -72,6 +98,7 @@ class Snapshots:
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self.routes: dict[bytes, Route] = {}
+        self._timer: Timer | None = None
         self.socket = proxy.loop.ctx.socket(zmq.ROUTER)
         self._take = receiver(self.socket, MOST_FRAMES)
 
@@ -82,17 +109,18 @@ class Snapshots:
         """
         loop, socket = self.proxy.loop, self.socket
         socket.linger = 0
-        socket.setsockopt(zmq.MAXMSGSIZE, 2 * KEY_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES)
         socket.router_mandatory = True
         socket.sndhwm = ROUTE_LIMIT
-        socket.copy_threshold = LARGE
+        socket.copy_threshold = SHARED
         bind(socket, loop.broker_ip, loop.broker_port, MDP.SNAPSHOT)
         loop.register(socket, self._take_requests)
 
     def stop(self) -> None:
         """Give all snapshots up."""
-        for route in list(self.routes.values()):
-            self._drop(route)
+        self.routes.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         self.proxy.loop.unregister(self.socket)
         self.socket.close(linger=CLOSE_MS)
 
@@ -108,9 +136,9 @@ class Snapshots:
 
     def _begin(self, route: Route) -> None:
         """Start a snapshot, in place of the reader's earlier one."""
-        before = self.routes.get(route.identity)
+        before = self.routes.pop(route.identity, None)
         if before is not None:
-            self._drop(before)
+            route.under_way, route.held = before.under_way, before.held
         elif len(self.routes) >= ROUTES:
             slowest = min(self.routes.values(), key=lambda other: other.progress)
             if monotonic() - slowest.progress < ROUTE_STALLED:
@@ -120,44 +148,73 @@ class Snapshots:
         route.keys = self.proxy.keys()
         route.sequence = self.proxy.sequence
         self.routes[route.identity] = route
-        self._continue(route)
+        self._arm(route.due)
 
-    def _continue(self, route: Route) -> None:
-        """Send as much of a snapshot as the reader takes now.
+    def _arm(self, due: float) -> None:
+        """Go on at a monotonic time, or before."""
+        if self._timer is not None:
+            if self._timer.due <= due:
+                return
+            self._timer.cancel()
+        self._timer = self.proxy.loop.call_later(max(0.0, due - monotonic()), self._work)
+
+    def _work(self) -> None:
+        """Send one batch of entries of all snapshots together; who had to wait for longest comes first."""
+        self._timer = None
+        now = monotonic()
+        ready = sorted((route for route in self.routes.values() if route.due <= now), key=lambda route: route.due)
+        share = max(SHARE, BATCH // max(1, len(ready)))
+        left = BATCH
+        try:
+            for route in ready:
+                if left <= 0:
+                    break
+                left -= self._continue(route, min(share, left))
+        finally:
+            if self.routes:
+                self._arm(min(route.due for route in self.routes.values()))
+
+    def _continue(self, route: Route, most: int) -> int:
+        """Send as much of a snapshot as the reader takes now, at most so many entries; answers what it cost.
 
         It is as of the sequence at its beginning, though an entry may be newer by the time it is sent: the update
         that made it newer comes to the reader from the channel as well, and the later one of the two stands.
         """
-        route.timer = None
         position = route.position
+        sent = 0
+        full = False
         entries = self.proxy.entries
         try:
-            for key in route.keys[position : position + BATCH]:
+            for key in route.keys[position : position + LOOKS * most]:
                 entry = entries.get(key)
                 if entry is not None and key.startswith(route.subtree):
+                    if sent == most:
+                        break
                     self.proxy.send_single(key, entry, route)
+                    sent += 1
                 route.position += 1
             if route.position >= len(route.keys):
                 route.socket.send(route.identity, zmq.SNDMORE | zmq.DONTWAIT)
                 route.socket.send_multipart([KTHXBAI, pack(route.sequence), route.subtree])
                 self._drop(route)
-                return
         except zmq.Again:
-            pass
+            full = True
         except zmq.ZMQError:
             self._drop(route)  # EHOSTUNREACH: the reader is gone
-            return
-        if route.position > position:
-            route.progress = monotonic()
+        self._pace(route, route.position > position, full)
+        return 1 + sent + (route.position - position) // LOOKS
+
+    def _pace(self, route: Route, moved: bool, full: bool) -> None:
+        """Decide when a snapshot goes on; it is given up when it has not for too long."""
+        now = monotonic()
+        if moved:
+            route.progress = now
             route.pause = FASTEST_RETRY
-        elif monotonic() - route.progress > ROUTE_EXPIRY:
-            self._drop(route)
-            return
-        else:
+        elif full:
             route.pause = min(2 * route.pause, SLOWEST_RETRY)
-        route.timer = self.proxy.loop.call_later(route.pause, self._continue, route)
+            if now - route.progress > ROUTE_EXPIRY:
+                self._drop(route)
+        route.due = now + route.pause if full else now
 
     def _drop(self, route: Route) -> None:
-        if route.timer is not None:
-            route.timer.cancel()
-        del self.routes[route.identity]
+        self.routes.pop(route.identity, None)

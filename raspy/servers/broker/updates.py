@@ -6,6 +6,7 @@ stays full loses updates from then on: the others do not wait for it, and it men
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -13,10 +14,13 @@ from time import monotonic
 import zmq
 
 from raspy.common import MDP
+from raspy.common.config import ConfigError
 from raspy.common.executive import Executive
-from raspy.common.kvsimple import HUGZ, KEY_BYTES
+from raspy.common.kvsimple import FRAME_BYTES, HUGZ
 from raspy.common.zhelpers import receiver
 from raspy.servers.broker.settings import bind
+
+logger = logging.getLogger("raspy.proxy")
 
 BATCH = 300
 SOON = 0.01
@@ -35,6 +39,15 @@ LARGE = 16_384
 """Bytes from which a body is shared with libzmq instead of copied."""
 LARGE_WINDOW = 16 << 20
 """Bytes of large bodies under way to subscribers; beyond that they are left out, and mended by snapshots."""
+SUBSCRIPTION_BYTES = 1 << 17
+"""Bytes of all subscriptions; libzmq takes up to 50 times as much memory for them."""
+SUBSCRIBED_BYTES = 1 << 20
+"""Bytes of subscriptions since the socket was opened, those that were ended included: a peer may say that it ends
+what is another's, so what is left is not known for sure."""
+REBIND = 0.25
+"""Seconds until the address is bound again: libzmq closes the old socket by itself, and removes its file."""
+SUBSCRIPTIONS_QUEUED = 100
+LOG_INTERVAL = 10.0
 
 
 class Updates:
@@ -53,7 +66,10 @@ class Updates:
         """Large updates that no subscriber got, because too much was under way already."""
         self.waiting: deque[tuple[bytes, bytes, bytes]] = deque()
         """What could not be sent yet, in order: the update that found a full queue, and a few of the Proxy's own."""
-        self.socket = loop.ctx.socket(zmq.XPUB)
+        self._subscriptions = 0
+        """Bytes of subscriptions that stand, as far as that is known."""
+        self._subscribed = 0
+        self._log_after = 0.0
         self._hold = hold
         self._greet = greet
         self._greeting = False
@@ -62,22 +78,16 @@ class Updates:
         self._lossy_for = SHORTEST_LOSSY
         self._under_way: deque[tuple[zmq.MessageTracker, int]] = deque()
         self._large = 0
-        self._take = receiver(self.socket, 1)
+        self._open(loop.ctx.socket(zmq.XPUB))
 
     def start(self) -> None:
         """Bind the socket.
 
         :raises raspy.common.config.ConfigError: the address is taken or cannot be used
         """
-        socket = self.socket
-        socket.linger = 0
-        socket.setsockopt(zmq.MAXMSGSIZE, 2 * KEY_BYTES)
-        socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        socket.setsockopt(zmq.XPUB_NODROP, 1)
-        socket.sndhwm = SUBSCRIBER_LIMIT
-        socket.copy_threshold = LARGE
-        bind(socket, self.loop.broker_ip, self.loop.broker_port, MDP.PUBLISHER)
-        self.loop.register(socket, self._take_subscriptions)
+        self._set_up()
+        bind(self.socket, self.loop.broker_ip, self.loop.broker_port, MDP.PUBLISHER)
+        self.loop.register(self.socket, self._take_subscriptions)
 
     def stop(self) -> None:
         """Close the socket."""
@@ -153,11 +163,63 @@ class Updates:
             frames = self._take()
             if frames is None:
                 return
-            if frames[0] in (b"\x01", b"\x01" + HUGZ) and not self._greeting:
-                self._greeting = True
-                self.loop.call_later(SOON, self._greet_now)
+            frame = frames[0]
+            if frame[:1] == b"\x01":
+                self._subscribed += len(frame)
+                self._subscriptions += len(frame)
+                if self._subscriptions > SUBSCRIPTION_BYTES or self._subscribed > SUBSCRIBED_BYTES:
+                    self._start_anew()
+                    return
+                if frame in (b"\x01", b"\x01" + HUGZ) and not self._greeting:
+                    self._greeting = True
+                    self.loop.call_later(SOON, self._greet_now)
+            elif frame[:1] == b"\x00":
+                self._subscriptions = max(0, self._subscriptions - len(frame))
 
     def _greet_now(self) -> None:
         self._greeting = False
         if not self.socket.closed:
             self._greet()
+
+    def _open(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self.send = socket.send
+        self._take = receiver(socket, 1)
+        self._subscribed = self._subscriptions = 0
+
+    def _set_up(self) -> None:
+        socket = self.socket
+        socket.linger = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES)
+        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        socket.setsockopt(zmq.XPUB_NODROP, 1)
+        socket.sndhwm = SUBSCRIBER_LIMIT
+        socket.rcvhwm = SUBSCRIPTIONS_QUEUED
+        socket.copy_threshold = LARGE
+
+    def _start_anew(self) -> None:
+        """Disconnect all subscribers, who come again by themselves: one alone cannot be, nor its memory be freed."""
+        try:
+            socket = self.loop.ctx.socket(zmq.XPUB)
+        except zmq.ZMQError:
+            return  # out of descriptors; the next subscription leads here again
+        now = monotonic()
+        if now >= self._log_after:
+            self._log_after = now + LOG_INTERVAL
+            logger.warning("subscriptions take too much memory: all subscribers are disconnected, and must come again")
+        self.loop.unregister(self.socket)
+        self.socket.close(linger=CLOSE_MS)
+        self._open(socket)
+        self._set_up()
+        self.lossy = False
+        self.loop.call_later(REBIND, self._bind_again)
+
+    def _bind_again(self) -> None:
+        if self.socket.closed:
+            return
+        try:
+            bind(self.socket, self.loop.broker_ip, self.loop.broker_port, MDP.PUBLISHER)
+        except ConfigError:
+            self.loop.call_later(REBIND, self._bind_again)
+            return
+        self.loop.register(self.socket, self._take_subscriptions)

@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from msgspec import Meta
 
-from raspy.common.config import ConfigError, Section
+from raspy.common import MDP
+from raspy.common.config import BusConfig, ConfigError, Section
 from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceSettings
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.host import DEVICES_LIMIT, DeviceServer, Read
@@ -39,6 +40,9 @@ class OneWireConfig(Section, frozen=True):
         float,
         Meta(ge=0.1, le=60, description="Seconds after which a reading is given up.", extra={"unit": "s"}),
     ] = 8.0
+
+    def check_here(self, bus: BusConfig) -> None:
+        _check_directory(self.devices_dir)
 
 
 class ProbeSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +129,8 @@ class OneWire(DeviceServer):
         super().__init__(hostname, service, broker_ip, broker_port)
         self.types.register(Probe)
         self._scan_running: Read | None = None
+        self._idle = False
+        """This machine has never had a 1-Wire bus, and nobody asked for one."""
         self._sign = time.monotonic()
         """When the bus last gave a sign of life."""
 
@@ -141,6 +147,10 @@ class OneWire(DeviceServer):
     def reload(self) -> None:
         """Look for probes now."""
         self._scan()
+
+    def summary(self) -> str:
+        """How many probes read well, or that there is no bus to look at."""
+        return "no 1-Wire bus on this machine" if self._idle else super().summary()
 
     def worker_devices(self) -> Verbs:
         """Serve ``<hostname>.onewire.devices``."""
@@ -170,18 +180,15 @@ class OneWire(DeviceServer):
         )
 
     def _scanned(self, found: dict[str, str] | None, error: BaseException | None) -> None:
-        place = self.settings.devices_dir
+        place, problem, idle = self.settings.devices_dir, None, False
         if found is None:
-            missing = isinstance(error, FileNotFoundError)
-            self.condition(
-                "bus",
-                f"no 1-Wire bus at {place}: is dtoverlay=w1-gpio in config.txt?"
-                if missing
-                else f"{place} cannot be read: {getattr(error, 'strerror', None) or error}",
-            )
-            found = {}
-        else:
-            self.condition("bus", None)
+            problem = f"{place} cannot be read: {getattr(error, 'strerror', None) or error}"
+            if isinstance(error, FileNotFoundError):
+                idle = not self.devices and _never_set_up(place)
+                problem = None if idle else f"no 1-Wire bus at {place}: is dtoverlay=w1-gpio in config.txt?"
+        self.condition("bus", problem)
+        self._be_idle(idle)
+        found = found or {}
         if not found:
             self._sign = time.monotonic()
         for name in [name for name in self.devices if name not in found]:
@@ -190,6 +197,13 @@ class OneWire(DeviceServer):
             self._present(name, os.path.join(place, entry, "w1_slave"))
         many = len(found.keys() - self.devices.keys())
         self.condition("probes", f"{many} probes above the limit of {DEVICES_LIMIT} are not read" if many else None)
+
+    def _be_idle(self, idle: bool) -> None:
+        if idle != self._idle:
+            self._idle = idle
+            if idle:
+                MDP.logger.info("no 1-Wire bus on this machine; dtoverlay=w1-gpio in config.txt makes one")
+            self._tell()
 
     def _present(self, name: str, file: str) -> None:
         probe = self.devices.get(name)
@@ -213,6 +227,11 @@ class OneWire(DeviceServer):
             return
         probe.gone = True
         self.read_soon(probe)
+
+
+def _never_set_up(place: str) -> bool:
+    """Whether nobody chose the place and the kernel has no 1-Wire bus at all, as on a PC: nothing is wrong then."""
+    return place == DEVICES_DIR and not os.path.exists(os.path.dirname(DEVICES_DIR))
 
 
 def _check_directory(path: str) -> None:
