@@ -26,7 +26,7 @@ from raspy.common.registry import SERVERS
 from raspy.common.runner import check_config, load_class
 from raspy.common.server import Server
 from raspy.common.verbs import Verb, Verbs
-from raspy.servers.broker import broker, mdp, mmi, presence, proxy, settings, snapshots, updates
+from raspy.servers.broker import aging, broker, mdp, mmi, presence, proxy, settings, snapshots, updates
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
@@ -188,7 +188,7 @@ PHRASES = [
     f"waited for, for {updates.PATIENCE:g} s",
     f"until {updates.SHORTEST_LOSSY:g} s later, then 2 s, and so on up to {updates.LONGEST_LOSSY:g} s",
     f"up to {proxy.SMALL} bytes of it are taken",
-    f"becomes stale {proxy.GRACE:g} s later",
+    f"becomes stale {aging.GRACE:g} s later",
     f"bodies of {updates.LARGE >> 10} KiB and more",
     f"more than {updates.LARGE_WINDOW >> 20} MiB of such",
     f"longer than {proxy.LONGEST_NAME} characters",

@@ -116,7 +116,7 @@ def test_a_server_whose_connection_breaks_is_lost_and_its_values_stale(bus: Bus)
     seen = raw.becomes("lost")
     assert "crashed or was killed" in seen["last_down"]["reason"]
     assert last_event(bus)["event"] == "lost"
-    bus.eventually(lambda broker: not broker.proxy._aging)
+    bus.eventually(lambda broker: not broker.proxy.aging.busy)
     values = bus.tree("/device/")
     assert values[f"/device/{NAME}.probe/temperature"]["quality"] == "stale"
     assert "value" not in values[f"/device/{NAME}.probe/temperature"]

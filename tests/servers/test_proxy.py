@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from raspy.common.kvsimple import RESERVED, check_life, pack
 from raspy.common.MDP import COLLECTOR, PUBLISHER, SNAPSHOT, ProtocolError
+from raspy.servers.broker import aging, snapshots, updates
 from raspy.servers.broker import proxy as proxy_module
-from raspy.servers.broker import snapshots, updates
 from tests.servers.kv_stage import READING, staged, update
 
 
@@ -285,7 +285,8 @@ def test_a_value_goes_stale_when_nothing_comes(stage):
 
 def test_a_value_that_comes_again_is_not_stale_and_takes_no_memory(stage, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(proxy_module, "monotonic", lambda: now[0])
+    for module in (proxy_module, aging):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     proxy = stage.start()
     writer = stage.connect(zmq.PUSH, COLLECTOR)
     ages = [600, 1, 300, 599.5, 2, 601]
@@ -293,27 +294,28 @@ def test_a_value_that_comes_again_is_not_stale_and_takes_no_memory(stage, monkey
         now[0] += 0.4
         body = b'{"quality": "ok", "max_age": %r}' % ages[step % len(ages)]
         stage.publish(writer, *[update(f"/device/d{n}/t", body) for n in range(5)])
-        proxy._age()
-        assert sum(map(len, proxy._wheel.values())) == 5
+        proxy.aging._age()
+        assert sum(map(len, proxy.aging._wheel.values())) == 5
     assert all(b"stale" not in body for body in stage.tree().values())
     now[0] += 602
-    proxy._age()
+    proxy.aging._age()
     assert all(b"stale" in body for body in stage.tree().values())
-    assert not proxy._wheel
+    assert not proxy.aging._wheel
 
 
 def test_a_shorter_max_age_counts_at_once(stage, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(proxy_module, "monotonic", lambda: now[0])
+    for module in (proxy_module, aging):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     proxy = stage.start()
     writer = stage.connect(zmq.PUSH, COLLECTOR)
     stage.publish(writer, update("/device/d/t", READING))
     stage.publish(writer, update("/device/d/t", b'{"quality": "ok", "max_age": 2}'))
     now[0] += 1.9
-    proxy._age()
+    proxy.aging._age()
     assert b"stale" not in stage.tree()["/device/d/t"]
     now[0] += 1
-    proxy._age()
+    proxy.aging._age()
     assert b"stale" in stage.tree()["/device/d/t"]
 
 
@@ -321,7 +323,7 @@ def test_a_deleted_value_leaves_the_wheel(stage):
     proxy = stage.start()
     writer = stage.connect(zmq.PUSH, COLLECTOR)
     stage.publish(writer, update("/device/d/t", READING), update("/device/d/t", b""))
-    assert not proxy._wheel
+    assert not proxy.aging._wheel
     assert stage.tree() == {}
 
 
@@ -389,7 +391,7 @@ def test_an_error_in_ageing_costs_one_value_its_turn(stage, monkeypatch):
         monkeypatch.undo()
         raise ValueError("broken")
 
-    monkeypatch.setattr(proxy_module, "stale", broken)
+    monkeypatch.setattr(aging, "stale", broken)
     proxy.server_gone("pi.fake")
     stage.until(lambda: sum(b'"stale"' in body for body in stage.tree().values()) == 9, stage.loop)
     assert proxy.loop.errors == 1
@@ -405,20 +407,20 @@ def test_a_server_that_goes_again_and_again_costs_nothing_twice(stage):
         proxy.server_gone("pi.fake")
         proxy.server_gone(f"pi.x{index % 10}")
         proxy.server_back("pi.fake")
-    assert len(proxy._overdue) + len(proxy._condemned) + len(proxy._round) == 11
-    stage.until(lambda: proxy._aging is None, stage.loop)
+    assert len(proxy.aging._overdue) + len(proxy.aging._condemned) + len(proxy.aging._round) == 11
+    stage.until(lambda: not proxy.aging.busy, stage.loop)
     tree = stage.tree()
     assert all(b'"stale"' in tree[key] for key in keys)
     assert proxy.sequence == sequence + 5000
 
 
 def test_what_was_under_way_when_its_server_died_goes_stale(stage, monkeypatch):
-    monkeypatch.setattr(proxy_module, "GRACE", 0.05)
+    monkeypatch.setattr(aging, "GRACE", 0.05)
     proxy = stage.start()
     writer = stage.connect(zmq.PUSH, COLLECTOR)
     for name in ("pi.fake", "pi.back"):
         proxy.server_gone(name)
-    stage.until(lambda: proxy._aging is None, stage.loop)
+    stage.until(lambda: not proxy.aging.busy, stage.loop)
     keys = [f"/device/pi.{name}/t" for name in ("fake.a", "fake.b", "back.a", "fakes.a")]
     stage.publish(writer, *[update(key, READING) for key in keys[:2]])
     proxy.server_back("pi.back")
@@ -432,22 +434,22 @@ def test_what_was_under_way_when_its_server_died_goes_stale(stage, monkeypatch):
 
 def test_the_first_values_of_a_server_that_is_back_are_believed(stage, monkeypatch):
     """They may be here before its worker is."""
-    monkeypatch.setattr(proxy_module, "GRACE", 0.1)
+    monkeypatch.setattr(aging, "GRACE", 0.1)
     proxy = stage.start()
     proxy.server_gone("pi.fake")
     stage.publish(stage.connect(zmq.PUSH, COLLECTOR), update("/device/pi.fake.a/t", READING))
-    assert proxy._late
+    assert proxy.aging._late
     proxy.server_back("pi.fake")
-    stage.until(lambda: not proxy._late and proxy._aging is None, stage.loop)
+    stage.until(lambda: not proxy.aging._late and not proxy.aging.busy, stage.loop)
     assert stage.tree()["/device/pi.fake.a/t"] == READING
 
 
 def test_servers_that_are_gone_are_bounded_in_number(stage, monkeypatch):
-    monkeypatch.setattr(proxy_module, "MOST_GONE", 3)
+    monkeypatch.setattr(aging, "MOST_GONE", 3)
     proxy = stage.start()
     for index in (0, 1, 2, 0, 3):
         proxy.server_gone(f"pi.s{index}")
-    assert list(proxy._gone) == [b"/device/pi.s2.", b"/device/pi.s0.", b"/device/pi.s3."]
+    assert list(proxy.aging._gone) == [b"/device/pi.s2.", b"/device/pi.s0.", b"/device/pi.s3."]
 
 
 def test_a_full_tree_still_takes_the_next_value_of_a_reading(stage):

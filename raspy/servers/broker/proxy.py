@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator
 from time import monotonic
 
 import zmq
@@ -25,16 +23,15 @@ from raspy.common.kvsimple import (
     OTHERS,
     SERVER,
     Heartbeat,
-    Life,
     check_key,
     check_life,
     decode_life,
     encode_heartbeat,
     pack,
-    stale,
     top,
 )
 from raspy.common.zhelpers import receiver
+from raspy.servers.broker.aging import Aging
 from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, bind
 from raspy.servers.broker.snapshots import SHARED, Route, Snapshots
 from raspy.servers.broker.updates import LARGE, Updates
@@ -47,17 +44,6 @@ BATCH = 300
 """Updates handled before other sockets and timers have their turn: some 3 ms."""
 HEARTBEAT = 1.0
 """Seconds between heartbeats, on a busy channel too, for they are how losses are seen."""
-SLOTS = 2
-"""Slots per second of the wheel of deadlines: a value goes stale at most a second late."""
-AGING_PAUSE = 0.002
-WALK = 1000
-"""Keys looked at for values of servers that are gone before other sockets and timers have their turn."""
-GRACE = 1.0
-"""Seconds after which a value that came from a server that is gone is stale, unless the server is back by then."""
-MOST_GONE = 1024
-"""Servers that are remembered as gone."""
-STALE = -1.0
-"""The deadline of what is stale."""
 SMALL = 4096
 """Bytes up to which the next value of a known reading is taken though the tree is full..."""
 RESERVE = 4
@@ -70,17 +56,12 @@ LOG_INTERVAL = 10.0
 
 WRONG_FRAMES, WRONG_SEQUENCE, WRONG_KEY = "not 3 frames", "the sequence is not 8 bytes", "bad key"
 NOT_YOURS, WRONG_BODY, LONG_BODY = "only the broker writes /server/", "not a reading", "body too long"
-TREE_FULL, OVERDUE = "the tree is full", "nothing was published in time"
+TREE_FULL = "the tree is full"
 
 
 def wall_us() -> int:
     """Microseconds of the wall clock: where sequences begin, so that they rise over restarts for any client."""
     return max(1, time.time_ns() // 1000)
-
-
-def server_prefix(key: bytes) -> bytes:
-    """What all keys of readings of the same server begin with: ``/device/<host>.<server>.``."""
-    return key[: key.find(b".", key.find(b".", len(DEVICE)) + 1) + 1]
 
 
 class Count:
@@ -103,7 +84,7 @@ class Entry:
         self.count = count
         self.device = device
         self.deadline = 0.0
-        """Monotonic time at which it goes stale; 0: never; :data:`STALE`: it is."""
+        """Monotonic time at which it goes stale; 0: never; :data:`~raspy.servers.broker.aging.STALE`: it is."""
         self.slot = 0
         """The slot of the wheel that it is in, at or before its deadline's; 0: none."""
 
@@ -132,25 +113,12 @@ class Proxy:
         self.entries: dict[bytes, Entry] = {}
         self.updates = Updates(loop, self._hold, self._beat)
         self.snapshots = Snapshots(self)
+        self.aging = Aging(loop, self.entries, lambda: pack(self.sequence), self.updates.waiting, self._set)
         self._keys: list[bytes] | None = None
         self._counts = {name: Count() for name in (*NAMED, OTHERS)}
-        self._wheel: dict[int, set[bytes]] = {}
-        self._slot = int(monotonic() * SLOTS)
-        self._overdue: deque[tuple[bytes, bytes]] = deque()
-        """Keys whose time was over, and the sequences that they had then."""
-        self._gone: dict[bytes, None] = {}
-        """The servers that are gone, by what their keys begin with; the last one that went is at the end."""
-        self._late: set[bytes] = set()
-        """Those of them that have published since."""
-        self._condemned: dict[bytes, bytes] = {}
-        """By what keys begin with: the last sequence of those values that are to be made stale."""
-        self._round: dict[bytes, bytes] = {}
-        """Those for which the keys are walked over now."""
-        self._walk: Iterator[bytes] = iter(())
-        self._aging: Timer | None = None
         self._log_after = 0.0
         self._unlogged = 0
-        self._timers: list[Timer] = []
+        self._heartbeat: Timer | None = None
         self._collector = loop.ctx.socket(zmq.PULL)
         self._receive = receiver(self._collector, MOST_FRAMES)
 
@@ -167,7 +135,8 @@ class Proxy:
         self._collector.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
         bind(self._collector, loop.broker_ip, loop.broker_port, MDP.COLLECTOR)
         loop.register(self._collector, self._collect)
-        self._timers = [loop.call_every(HEARTBEAT, self._beat), loop.call_every(1 / SLOTS, self._age)]
+        self._heartbeat = loop.call_every(HEARTBEAT, self._beat)
+        self.aging.start()
 
     def run(self) -> None:
         """Start, and serve on the loop until that is shut down."""
@@ -176,11 +145,9 @@ class Proxy:
 
     def stop(self) -> None:
         """Close the sockets; the tree is lost, and comes again from its publishers. Harmless when repeated."""
-        for timer in self._timers:
-            timer.cancel()
-        if self._aging is not None:
-            self._aging.cancel()
-        self._gone.clear()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self.aging.stop()
         self.snapshots.stop()
         self.updates.stop()
         self.loop.unregister(self._collector)
@@ -218,21 +185,16 @@ class Proxy:
                 return
             entry = self._enter(raw)
         if life is not None:
-            self._believe(raw, entry, life, monotonic())
+            self.aging.believe(raw, entry, life, monotonic())
         self._set(raw, entry, body)
 
     def server_gone(self, name: str) -> None:
         """Every value of the server ``<host>.<server>`` is stale from now on, and so is what still comes from it."""
-        prefix = DEVICE + name.encode() + b"."
-        self._gone.pop(prefix, None)
-        self._gone[prefix] = None
-        if len(self._gone) > MOST_GONE:
-            del self._gone[next(iter(self._gone))]
-        self._condemn(prefix)
+        self.aging.server_gone(name)
 
     def server_back(self, name: str) -> None:
         """The server ``<host>.<server>`` is there (again): what it publishes is believed."""
-        self._gone.pop(DEVICE + name.encode() + b".", None)
+        self.aging.server_back(name)
 
     def send_single(self, key: bytes, kvmsg: Entry, route: Route) -> None:
         """Send one entry of a snapshot.
@@ -306,9 +268,9 @@ class Proxy:
         if size > len(entry.body):
             excess = self.bytes + size - len(entry.body) - self.tree_bytes
             if excess > 0 and (size > SMALL or excess > self.tree_bytes // RESERVE):
-                self._spoil(key, entry, TREE_FULL)  # what it was before is not true any more
+                self.aging.spoil(key, entry, TREE_FULL)  # what it was before is not true any more
                 return TREE_FULL
-        self._believe(key, entry, life, now)
+        self.aging.believe(key, entry, life, now)
         self._set(key, entry, body)
         return ""
 
@@ -341,26 +303,9 @@ class Proxy:
         if entry is None:
             entry = self._enter(key)
         if life is not None:
-            self._believe(key, entry, life, now)
+            self.aging.believe(key, entry, life, now)
         self._set(key, entry, body)
         return ""
-
-    def _believe(self, key: bytes, entry: Entry, life: Life, now: float) -> None:
-        """Note how long the value that an entry gets now may be believed."""
-        if life.quality == "stale":
-            entry.deadline = STALE
-        elif life.max_age is None:
-            entry.deadline = 0.0
-        else:
-            entry.deadline = deadline = now + life.max_age
-            if not entry.slot or int(deadline * SLOTS) < entry.slot:
-                self._schedule(key, entry)
-        if self._gone:
-            prefix = server_prefix(key)
-            if prefix in self._gone:
-                if not self._late:
-                    self.loop.call_later(GRACE, self._condemn_late)
-                self._late.add(prefix)
 
     def _enter(self, key: bytes) -> Entry:
         """A new entry in the tree.
@@ -403,7 +348,7 @@ class Proxy:
 
     def _remove(self, key: bytes, entry: Entry) -> None:
         del self.entries[key]
-        self._unschedule(key, entry)
+        self.aging.forget(key, entry)
         self.bytes -= len(key)
         self._keys = None
 
@@ -412,90 +357,3 @@ class Proxy:
         self.updates.end_lossy()
         counts = {name: count.updates for name, count in self._counts.items() if count.updates or name != OTHERS}
         self.updates.publish(HUGZ, pack(self.sequence), encode_heartbeat(Heartbeat(self.epoch, counts)))
-
-    def _schedule(self, key: bytes, entry: Entry) -> None:
-        """Put an entry into the slot of its deadline. It is in one slot only, so memory does not grow."""
-        self._unschedule(key, entry)
-        entry.slot = slot = int(entry.deadline * SLOTS)
-        bucket = self._wheel.get(slot)
-        if bucket is None:
-            bucket = self._wheel[slot] = set()
-        bucket.add(key)
-
-    def _unschedule(self, key: bytes, entry: Entry) -> None:
-        bucket = self._wheel.get(entry.slot)
-        if bucket is not None:
-            bucket.discard(key)
-            if not bucket:
-                del self._wheel[entry.slot]
-        entry.slot = 0
-
-    def _age(self) -> None:
-        """Look at the slots that have passed: what was published since has a later deadline by now."""
-        now = monotonic()
-        while self._slot < int(now * SLOTS):
-            for key in self._wheel.pop(self._slot, ()):
-                entry = self.entries[key]
-                entry.slot = 0
-                if entry.deadline > now:
-                    self._schedule(key, entry)
-                elif entry.deadline > 0:
-                    self._overdue.append((key, entry.sequence))
-            self._slot += 1
-        if self._aging is None:
-            self._age_some()
-
-    def _condemn(self, prefix: bytes) -> None:
-        """Make stale, soon, what stands below a prefix now. However often that is asked for, one walk does it."""
-        self._condemned[prefix] = pack(self.sequence)
-        if self._aging is None:
-            self._aging = self.loop.call_later(0.0, self._age_some)
-
-    def _condemn_late(self) -> None:
-        """Values that were under way when their server went have come since; or it is back, and they are new."""
-        late, self._late = self._late, set()
-        for prefix in late:
-            if prefix in self._gone:
-                self._condemn(prefix)
-
-    def _age_some(self) -> None:
-        """Make some values stale. Nothing that goes wrong with one of them may keep the others from their turn."""
-        self._aging = None
-        try:
-            self._age_batch()
-        finally:
-            if self._overdue or self._round or self._condemned:
-                self._aging = self.loop.call_later(AGING_PAUSE, self._age_some)
-
-    def _age_batch(self) -> None:
-        """Publish some values as stale: those whose time is over, then those of servers that are gone."""
-        entries, waiting = self.entries, self.updates.waiting
-        left = BATCH
-        while self._overdue and left and not waiting:
-            left -= 1
-            key, sequence = self._overdue.popleft()
-            entry = entries.get(key)
-            if entry is not None and entry.sequence == sequence:
-                self._spoil(key, entry, OVERDUE)
-        if not self._round:
-            self._round, self._condemned = self._condemned, {}
-            self._walk = iter(self.keys() if self._round else ())
-        for _ in range(WALK):
-            if not left or waiting:
-                return
-            key = next(self._walk, b"")
-            if not key:
-                self._round = {}
-                return
-            prefix = server_prefix(key)
-            last = self._round.get(prefix)
-            entry = entries.get(key) if last is not None else None
-            if entry is not None and last is not None and entry.sequence <= last and entry.deadline != STALE:
-                left -= 1
-                self._spoil(key, entry, f"server {prefix[len(DEVICE) : -1].decode()} is gone")
-
-    def _spoil(self, key: bytes, entry: Entry, reason: str) -> None:
-        """Make a value stale, unless it is."""
-        if entry.deadline != STALE:
-            entry.deadline = STALE
-            self._set(key, entry, stale(entry.body, reason))

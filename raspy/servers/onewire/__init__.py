@@ -3,7 +3,7 @@
 Each probe is a device named by its id in lower case, ``28-031655c9d5ff``. What is plugged in is found
 within a poll. A probe that goes away stays as an error, so that an alarm on it is not silenced by the fault
 it watches for; only one that never gave a good reading, as noise on the line conjures up, is forgotten.
-Without a bus the server says so and keeps looking.
+Without a bus the server says so and keeps looking; on a machine that never had one, that is no fault.
 """
 
 from __future__ import annotations
