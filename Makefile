@@ -9,6 +9,8 @@ ARGS ?=
 # COVERAGE=1 measures the tests and every process that they start.
 COVERAGE ?=
 PYTEST = $(if $(COVERAGE),COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml") $(RUN) -m pytest -n auto
+# These tests wait for other processes half of the time: more workers than cores.
+DEV_WORKERS ?= 6
 
 .PHONY: help develop install uninstall start tests devtests lint docs bench fuzz test-debian clean
 
@@ -39,7 +41,7 @@ tests: ## run all tests; reports under build/ (ARGS="-k word" to choose, COVERAG
 devtests: ## run the tests that need no root, hardware, browser or patience (under 60 s)
 	@scripts/bootstrap tests
 	@mkdir -p build
-	$(PYTEST) --junitxml=build/devtests.xml -m "not slow and not system and not web" $(ARGS)
+	$(PYTEST) -n $(DEV_WORKERS) --junitxml=build/devtests.xml -m "not slow and not system and not web" $(ARGS)
 
 lint: ## check style and types
 	@scripts/bootstrap lint

@@ -9,6 +9,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# No test fails because the machine is busy.
+settings.register_profile("raspy", deadline=None)
+settings.load_profile("raspy")
 
 for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "STATE_DIRECTORY"):
     # What a supervisor of the test run meant for that alone, as in a container.

@@ -34,6 +34,8 @@ logger = logging.getLogger("raspy.web")
 class Writer(StreamWriter):
     """What a connection writes with; every write goes to the socket at once."""
 
+    _write_buf: bytearray
+
     def close(self) -> None:
         """Drop what a failed write has left behind, for which there is no socket any more.
 

@@ -14,6 +14,8 @@ from tests.benchmarks.targets import BARE_WORKER, Loop, environment
 BARE = 10
 SETTLED_CPU = 0.05
 START_LIMIT_S = 60.0
+PSS_AIM, CPU_AIM = 12.0, 0.2
+"""Of each process of RasPy, less than: MiB, and % of one core."""
 RASPY = "import sys; from raspy.cli import main; sys.exit(main())"
 Figures = dict[str, str | float]
 
@@ -95,12 +97,22 @@ def measure(scratch: Path, ports: Iterator[int], seconds: float) -> list[Figures
     return found
 
 
+def verdict(one: Figures) -> str:
+    """Whether a process of RasPy reached the aims; empty for the others."""
+    if not str(one["process"]).startswith("raspy "):
+        return ""
+    aims = ("PSS", "pss_mib", PSS_AIM), ("core", "cpu", CPU_AIM)
+    missed = [name for name, key, aim in aims if float(one[key]) >= aim]
+    return f"MISSED: {', '.join(missed)}" if missed else "reached"
+
+
 def text(found: list[Figures], seconds: float) -> str:
-    lines: list[tuple[str, ...]] = [("idle process", "", "PSS MiB", "RSS MiB", f"% of a core over {seconds:g} s")]
+    aims = f"aim: PSS < {PSS_AIM:g}, core < {CPU_AIM:g}"
+    lines: list[tuple[str, ...]] = [("idle process", "", "PSS MiB", "RSS MiB", f"% of a core over {seconds:g} s", aims)]
     for one in found:
         if "error" in one:
             lines.append((str(one["process"]), str(one["error"]).splitlines()[-1]))
             continue
         sizes = [f"{float(one[key]):.1f}" for key in ("pss_mib", "rss_mib")]
-        lines.append((str(one["process"]), "", *sizes, f"{float(one['cpu']):.2f}"))
+        lines.append((str(one["process"]), "", *sizes, f"{float(one['cpu']):.2f}", verdict(one)))
     return "\n" + aligned(lines)

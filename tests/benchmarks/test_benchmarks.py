@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks import idle
 from tests.benchmarks.process import ROOT, cpu_seconds, descendants, started_at
 from tests.benchmarks.rows import all_rows
 from tests.benchmarks.table import Table, aligned
@@ -117,6 +118,15 @@ def test_ratios_and_aims_are_in_the_last_column() -> None:
     assert table.verdict(slots, "guide") == "0.80; 1.60 of its 1 slot (aim >= 1.5)"
     assert table.verdict(memory, "guide") == "0.50 (aim < 1)"
     assert "1.60 of its 1 slot" in table.text()
+
+
+def test_idle_processes_of_ours_have_aims() -> None:
+    small, big = {"pss_mib": 11.0, "rss_mib": 20.0, "cpu": 0.1}, {"pss_mib": 12.0, "rss_mib": 20.0, "cpu": 0.2}
+    ours, ours_big, bare = (
+        idle.verdict({"process": name, **figures})
+        for name, figures in (("raspy fake", small), ("raspy web", big), ("bare pyzmq worker", big))
+    )
+    assert (ours, ours_big, bare) == ("reached", "MISSED: PSS, core", "")
 
 
 def test_a_reason_in_place_of_figures_does_not_widen_the_columns() -> None:

@@ -43,6 +43,13 @@ GROWTH = 24 * MIB
 WARM_UP = 0.25
 """Part of the attack after which memory should not grow any more."""
 EXAMPLES = 100
+ABOUT = (
+    "Throw arbitrary frames at the broker. hypothesis attacks a broker in a process of its own over real sockets, and "
+    "shows that it lives, keeps to its memory and serves peers that behave, who watch all the time. atheris gives "
+    "messages to the handlers of a second broker inside its process, and shows that no exception escapes them, that "
+    "the broker's counts stay true, that a client over a real socket is answered between inputs, and that the memory "
+    "of that process does not grow."
+)
 QUIET_LIMIT = 60.0
 
 
@@ -134,7 +141,11 @@ class Run:
         text = log.read_text(encoding="utf-8", errors="replace")
         runs = re.findall(r"number_of_executed_units:\s*(\d+)", text) or ["?"]
         coverage = re.findall(r"\bcov: (\d+)", text) or ["?"]
-        print(f"  {runs[-1]} inputs, coverage {coverage[-1]}")
+        answers = re.findall(r"^answers: (\d+), (.*)", text, re.M)
+        served = f"{answers[-1][0]} answers to its client, {answers[-1][1]}" if answers else "no client was served"
+        print(f"  {runs[-1]} inputs, coverage {coverage[-1]}, {served}")
+        if not answers:
+            self.faults.append("atheris was too short to show that its broker serves a client")
         if done.returncode:
             self.faults.append(f"atheris ended with {done.returncode}:\n{text[-3000:]}")
 
@@ -205,7 +216,7 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print a summary, and return the exit code."""
-    parser = argparse.ArgumentParser("python -m tests.fuzz", description="Throw arbitrary frames at the broker.")
+    parser = argparse.ArgumentParser("python -m tests.fuzz", description=ABOUT)
     parser.add_argument("--minutes", type=float, default=10.0, help="time for all engines together (10)")
     parser.add_argument("--engine", choices=["hypothesis", "atheris", "both"], default="both")
     parser.add_argument("--seed", type=int, default=0, help="0: another each time")

@@ -1,14 +1,17 @@
 """The handlers of frames in this process, driven by atheris (libFuzzer), which follows the coverage.
 
 ``python -m tests.fuzz.inside DIRECTORY SECONDS SEED``. An exception that escapes, or a broken invariant, ends it
-with an exit code other than 0, and libFuzzer keeps the input in the directory.
+with an exit code other than 0, and libFuzzer keeps the input in the directory; so does a client that is not
+answered between two inputs, or memory that grows.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -20,6 +23,7 @@ with atheris.instrument_imports(include=["raspy"]):
     from raspy.common.MDP import ProtocolError
     from raspy.servers.broker import Broker, BrokerConfig
 
+from tests.benchmarks.process import MIB, memory_bytes
 from tests.fuzz.messages import BODIES, KEYS, SEQUENCES, SERVICES, STATUSES, SUBSCRIPTIONS, WORDS
 
 BASE = 5514
@@ -27,17 +31,27 @@ NAMES = [b"p0", b"p1", b"p2", b"gone"]
 SETTINGS = BrokerConfig(
     heartbeat=50, liveness=2, queue_requests=50, queue_bytes=1 << 17, tree_keys=200, tree_bytes=1 << 17
 )
+EVERY = 500
+"""Inputs from one look at memory and service to the next."""
+ANSWER_LIMIT = 10.0
+"""Seconds within which the client is answered."""
+GROWTH = 64 * MIB
+"""Most that this process may grow after the first quarter of its time; what libFuzzer keeps is in it."""
 Take = Callable[[], list[bytes] | None]
 
 
 class Inside:
     """A broker whose messages are given to its handlers directly; what it sends goes to real peers."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, seconds: float) -> None:
         self.broker = broker = Broker("pi", broker_ip=f"ipc://{directory}", broker_port=BASE, settings=SETTINGS)
         broker.start()
         self.peers = [self._peer(name, offset) for name in NAMES[:3] for offset in (0, 1)]
         self.replica = Replica("/device", lambda key, body: None)
+        self.client = self._peer(b"client", 0)
+        self.inputs = self.answers = 0
+        self._warm_at = time.monotonic() + seconds / 4
+        self._warm = 0
         self._messages: list[list[bytes]] = []
         # the handlers of the sockets that are not the ROUTER take their messages themselves
         broker.proxy._receive = self._take
@@ -75,6 +89,29 @@ class Inside:
             while peer.poll(0):
                 peer.recv_multipart()
         self._check()
+        self.inputs += 1
+        if self.inputs % EVERY == 0:
+            self._serve()
+            self._weigh()
+
+    def _serve(self) -> None:
+        """A client over a real socket is answered."""
+        self.client.send_multipart([b"", b"MDPC01", b"mmi.version", b""])
+        until = time.monotonic() + ANSWER_LIMIT
+        while not self.client.poll(0):
+            assert time.monotonic() < until, f"a client was not answered in {ANSWER_LIMIT:g} s"
+            self.broker.turn(0.01)
+        frames = self.client.recv_multipart()
+        assert (frames[:3], frames[-1]) == ([b"", b"MDPC01", b"mmi.version"], b"200"), frames
+        self.answers += 1
+
+    def _weigh(self) -> None:
+        """The process does not grow once it is warm."""
+        size = memory_bytes(os.getpid())["pss"]
+        print(f"answers: {self.answers}, PSS {size / MIB:.1f} MiB", flush=True)
+        if time.monotonic() >= self._warm_at:
+            self._warm = self._warm or size
+            assert size < self._warm + GROWTH, f"memory grew from {self._warm / MIB:.1f} to {size / MIB:.1f} MiB"
 
     def _give(self, handler: Callable[[], None], frames: list[bytes]) -> None:
         self._messages = [frames or [b""]]
@@ -134,7 +171,7 @@ def main(directory: str, seconds: int, seed: int) -> None:
     """Fuzz, and end the process."""
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    inside = Inside(directory)
+    inside = Inside(directory, seconds)
     # no -timeout: libFuzzer's is the signal that ends a slow regular expression here
     options = [
         f"-max_total_time={seconds}",

@@ -274,7 +274,8 @@ def test_garbage_and_huge_requests_leave_the_server_well(hand: Hand) -> None:
                     pass
             except OSError as error:
                 # the server may be done with the garbage, and have closed, at any of these
-                assert error.errno in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET)
+                if error.errno not in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET):
+                    raise
     assert ask(hand.port).status == 200
 
 
