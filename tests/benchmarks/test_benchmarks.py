@@ -33,7 +33,15 @@ def quick(only: str, file: Path) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads(file.read_text())
 
 
-@pytest.mark.parametrize("only", ["outstanding", "pipelined|memory", "key/value"])
+@pytest.mark.parametrize(
+    "only",
+    [
+        "one outstanding",
+        pytest.param("outstanding", marks=pytest.mark.slow),
+        pytest.param("pipelined|memory", marks=pytest.mark.slow),
+        pytest.param("key/value", marks=pytest.mark.slow),
+    ],
+)
 def test_every_row_has_figures_for_our_broker_and_loses_nothing(only: str, tmp_path: Path) -> None:
     printed, found = quick(only, tmp_path / "bench.json")
     assert found["rows"]

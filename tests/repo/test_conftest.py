@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Each starts pytest anew.
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 
 CASES = """

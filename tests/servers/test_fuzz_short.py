@@ -24,6 +24,7 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_arbitrary_frames_harm_nobody() -> None:
     done = fuzz("--minutes", "0.07", "--engine", "hypothesis", "--seed", "1")
     assert done.returncode == 0, done.stdout + done.stderr
