@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from raspy.common.config import PORTS
 
 TOP = Path(__file__).resolve().parents[1]
 LIMIT_S = 30.0
@@ -130,3 +134,14 @@ class Appliance:
         if self.process is not None and self.process.poll() is None:
             self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def free_block() -> int:
+    """The first of as many free ports as a broker wants, below those that the kernel gives to others."""
+    for _ in range(100):
+        base = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(base, base + PORTS):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise AssertionError("no free ports")

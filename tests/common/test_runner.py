@@ -16,6 +16,7 @@ from raspy.common import runner
 from raspy.common.config import Config, ConfigError
 from raspy.common.process import ExecutiveProcess
 from raspy.common.registry import SERVERS, Entry
+from tests.support_processes import free_block
 
 TOP = str(Path(__file__).parents[2])
 STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
@@ -115,11 +116,12 @@ def test_what_this_machine_cannot_do_is_found_by_the_check_where_it_runs(tmp_pat
 
 def test_a_taken_port_matters_only_before_the_start(tmp_path: Path) -> None:
     path = tmp_path / "raspy.toml"
+    base = free_block()
+    port = base + 3
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
-        path.write_text(f"[run]\nservers = ['broker']\n[bus]\nbroker_port = {port - 3}\n")
+        path.write_text(f"[run]\nservers = ['broker']\n[bus]\nbroker_port = {base}\n")
         assert run("--check", f"--config={path}").returncode == 0
         line = f"{path}:4: broker_port in [bus]: port {port} is taken"
         for words in (["--check", "--start"], ["broker"]):

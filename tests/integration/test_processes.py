@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -13,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.support_processes import Appliance, raspy, wait_for
+from raspy.common.config import PORTS
+from tests.support_processes import Appliance, free_block, raspy, wait_for
 
 LEVEL = "/device/pi.fake.tank/level"
-PORTS = 4
 
 
 @pytest.fixture
@@ -149,17 +148,6 @@ def refused(path: Path, text: str) -> str:
 def test_a_mistake_in_the_file_is_one_line_and_2(tmp_path: Path, text: str, line: str) -> None:
     path = tmp_path / "raspy.toml"
     assert f"raspy: {path}{line}" in refused(path, text)
-
-
-def free_block() -> int:
-    """The first of as many free ports as a broker wants, below those that the kernel gives to others."""
-    for _ in range(100):
-        base = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(base, base + PORTS):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return base
-    raise AssertionError("no free ports")
 
 
 @pytest.mark.parametrize("offset", range(PORTS))
