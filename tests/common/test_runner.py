@@ -96,7 +96,7 @@ def test_an_unknown_name_in_servers_is_named_with_its_line(tmp_path: Path) -> No
         ('[bus]\nbroker_ip = "192.168.1.5"\n', ":2: broker_ip in [bus]: the broker will not listen on '192.168.1.5'"),
         ('[bus]\nbroker_ip = "ipc:///nowhere/at/all"\n', ":2: broker_ip in [bus]: there is no directory /nowhere/at"),
         ('[onewire]\ndevices_dir = "/dev/null"\n', ":2: devices_dir in [onewire]: /dev/null is not a directory"),
-        ('[onewire]\ndevices_dir = "a\\u0000b"\n', ":2: devices_dir in [onewire]: a\\x00b cannot be read: embedded"),
+        ('[onewire]\ndevices_dir = "a\\u0000b"\n', ":2: devices_dir in [onewire]: a\\x00b cannot be read: "),
     ],
 )
 def test_what_this_machine_cannot_do_is_found_by_the_check_where_it_runs(tmp_path: Path, text: str, line: str) -> None:
