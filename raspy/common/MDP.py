@@ -14,6 +14,8 @@ worker DISCONNECT      ``''``, ``MDPW01``, ``\\x05``
 from __future__ import annotations
 
 import logging
+import os
+import re
 
 C_CLIENT = b"MDPC01"
 W_WORKER = b"MDPW01"
@@ -45,6 +47,8 @@ UNAVAILABLE = b"503"
 REQUEST_ID = b"RASPY1 "
 """A first frame of this and 32 hex digits names a request, so that a repeat of it is answered from memory."""
 REQUEST_ID_LENGTH = len(REQUEST_ID) + 32
+LONGEST_LIFETIME = 1e9
+"""Seconds; a lifetime may follow the digits of a request's id, behind a space."""
 
 COLLECTOR, PUBLISHER, SNAPSHOT, REQUESTS = 3, 2, 1, 0
 """Offsets from the base port: ROUTER of requests, ROUTER of snapshots, PUB of updates, PULL of the collector."""
@@ -85,6 +89,34 @@ class ProtocolError(GenericError, ValueError):
 def routing_key(hostname: str, service: str) -> str:
     """The name of a server or service on the bus: ``<hostname>.<service>``."""
     return f"{hostname}.{service}"
+
+
+def new_id() -> str:
+    """An id for a request: 32 hexadecimal digits that no other has."""
+    return os.urandom(16).hex()
+
+
+def id_frame(digits: str, lifetime: float | None = None) -> bytes:
+    """The frame with a request's id.
+
+    :param digits: 32 hexadecimal digits
+    :param lifetime: seconds after which the request must not be begun any more; None: it has no such limit
+    """
+    frame = REQUEST_ID + digits.encode()
+    return frame if lifetime is None else frame + f" {max(lifetime, 0.0):.3f}".encode()
+
+
+ID_FRAME = re.compile(REQUEST_ID + rb"([0-9a-f]{32})(?: ([0-9]{1,10}(?:\.[0-9]{1,6})?))?")
+
+
+def parse_id(frame: bytes) -> tuple[bytes, float | None] | None:
+    """The id of a request, as a frame without lifetime, and the lifetime in seconds; None when it is no such frame."""
+    if not frame.startswith(REQUEST_ID):
+        return None
+    found = ID_FRAME.fullmatch(frame)
+    if found is None:
+        return None
+    return frame[:REQUEST_ID_LENGTH], None if found[2] is None else min(float(found[2]), LONGEST_LIFETIME)
 
 
 def endpoint(broker_ip: str, broker_port: int, offset: int = REQUESTS) -> str:

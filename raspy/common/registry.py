@@ -31,6 +31,7 @@ class Entry:
 
 SERVERS: dict[str, Entry] = {
     "broker": Entry("raspy.servers.broker:Broker", "carries requests and holds the tree of values"),
+    "titanic": Entry("raspy.servers.titanic:Titanic", "keeps requests and settings over a power cut"),
     "onewire": Entry("raspy.servers.onewire:OneWire", "reads 1-Wire probes"),
     "fake": Entry("raspy.servers.fake:Fake", "simulates an aquarium"),
     "web": Entry("raspy.web:Web", "serves the page"),

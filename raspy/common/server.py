@@ -94,7 +94,7 @@ class Server(Executive, Statistics):
         address = MDP.endpoint(self.broker_ip, self.broker_port)
         for verbs in self._worker_verbs():
             for _ in range(verbs.slots):
-                service = f"{self.name}.{verbs.name}".encode()
+                service = self.service_name(verbs).encode()
                 self._connections.append(WorkerConnection(self, address, service, self._take(verbs)))
         self._tell()
 
@@ -147,7 +147,11 @@ class Server(Executive, Statistics):
 
     def services(self) -> list[str]:
         """The full names of the services that this server offers."""
-        return [f"{self.name}.{verbs.name}" for verbs in self._worker_verbs()]
+        return [self.service_name(verbs) for verbs in self._worker_verbs()]
+
+    def service_name(self, verbs: Verbs) -> str:
+        """The full name of the service that verbs make up."""
+        return verbs.name if verbs.whole_name else f"{self.name}.{verbs.name}"
 
     def _worker_verbs(self) -> list[Verbs]:
         return [getattr(self, method)() for method in dir(type(self)) if method.startswith("worker_")]
@@ -162,11 +166,15 @@ class Server(Executive, Statistics):
         """Answer one request: a repeat from memory, anything else by its verb."""
         self._requests.set()
         request_id = b""
-        if body and body[0].startswith(MDP.REQUEST_ID) and len(body[0]) == MDP.REQUEST_ID_LENGTH:
-            request_id, body = body[0], body[1:]
+        parsed = MDP.parse_id(body[0]) if body else None
+        if parsed is not None:
+            (request_id, lifetime), body = parsed, body[1:]
             known = self._memory.find(request_id)
             if known is not None:
                 known.then(reply)
+                return
+            if lifetime == 0:
+                reply([json_encode("the request came too late"), MDP.UNAVAILABLE])
                 return
         answer, reads = self._answer(verbs, body)
         if request_id and not reads:
@@ -276,7 +284,7 @@ def version(server: Server) -> str:
 def info(server: Server) -> dict[str, Any]:
     """The services of the server with their verbs."""
     return {
-        f"{server.name}.{verbs.name}": [{"verb": verb.usage, "doc": verb.doc} for verb in verbs]
+        server.service_name(verbs): [{"verb": verb.usage, "doc": verb.doc} for verb in verbs]
         for verbs in server._worker_verbs()
     }
 

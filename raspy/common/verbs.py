@@ -108,11 +108,13 @@ class Verbs:
 
     :param name: the last part of the service's name: ``<hostname>.<server>.<name>``
     :param slots: worker connections that the service opens, so many requests it takes at a time
+    :param whole_name: the name is the service's whole one, with no host in front: there is one on the bus
     """
 
-    def __init__(self, name: str, slots: int = 1) -> None:
+    def __init__(self, name: str, slots: int = 1, whole_name: bool = False) -> None:
         self.name = name
         self.slots = slots
+        self.whole_name = whole_name
         self._verbs: dict[str, Verb] = {}
 
     def verb(self, *, reads: bool = False, name: str = "") -> Callable[[Function], Function]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import deque
 from typing import ClassVar
 
 import zmq
@@ -184,8 +185,11 @@ class Broker(Majordomo):
         if not self.queued:
             return
         for service in list(self.services.values()):
-            while service.requests and service.requests[0].expiry < now:
-                request = service.requests.popleft()
+            overdue = [request for request in service.requests if request.expiry < now]
+            if overdue:
+                # Not only at the head: a request may have less time than those before it.
+                service.requests = deque(request for request in service.requests if request.expiry >= now)
+            for request in overdue:
                 self.queued -= 1
                 self.budget.give(request.size)
                 self._refuse(service.name, request, "no worker took the request in its time")

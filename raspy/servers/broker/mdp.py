@@ -86,11 +86,19 @@ class Majordomo(Executive, Statistics):
         if name.startswith(b"mmi."):
             self.service_internal(name, [sender, *msg[1:]])
             return
-        request = Request(sender, msg[1:], time.monotonic() + self.settings.request_expiry)
+        request = Request(sender, msg[1:], time.monotonic() + self._time_for(msg[1]))
         if name not in self.services and len(self.services) >= SERVICE_LIMIT:
             self._refuse(name, request, "the broker knows too many services")
         else:
             self.dispatch(self.require_service(name), request)
+
+    def _time_for(self, frame: bytes) -> float:
+        """Seconds for which a request may wait: those that it says itself, when they are fewer."""
+        longest = self.settings.request_expiry
+        if len(frame) <= MDP.REQUEST_ID_LENGTH:
+            return longest
+        parsed = MDP.parse_id(frame)
+        return longest if parsed is None or parsed[1] is None else min(parsed[1], longest)
 
     def service_internal(self, service: bytes, msg: list[bytes]) -> None:
         """Answer a service of the broker itself (RFC 8/MMI); ``msg`` is client, body."""
@@ -122,7 +130,10 @@ class Majordomo(Executive, Statistics):
             request = service.requests.popleft()
             self.queued -= 1
             self.budget.give(request.size)
-            self._assign(service, request)
+            if request.expiry < time.monotonic():
+                self._refuse(service.name, request, "no worker took the request in its time")
+            else:
+                self._assign(service, request)
 
     def _assign(self, service: Service, request: Request) -> None:
         """Give a request to an idle worker; when they all turn out to be gone it waits again."""
@@ -153,7 +164,8 @@ class Majordomo(Executive, Statistics):
     def _refuse(self, service: bytes, request: Request, reason: str) -> None:
         """Turn a request away. Our own clients are told; to a foreign one any frame would look like the service's."""
         self._refused.set()
-        if request.on_reply is not None or request.body[0].startswith(MDP.REQUEST_ID):
+        ours = request.body[0].startswith(MDP.REQUEST_ID) or request.client.startswith(MDP.REQUEST_ID)
+        if request.on_reply is not None or ours:
             self._answer(service, request, [json_encode(reason), MDP.UNAVAILABLE])
 
     def _answer(self, service: bytes, request: Request, body: list[bytes]) -> None:

@@ -93,6 +93,8 @@ class Presence:
         self.broker = broker
         self.servers: dict[str, Known] = {}
         self._own = Known()
+        self._named: dict[str, str] = {}
+        """The servers of services that have no host in their name."""
 
     def start(self) -> None:
         """Begin to ask."""
@@ -154,7 +156,7 @@ class Presence:
     def _mark(self, service: Service) -> None:
         """A service that its server named before its worker registered is marked as ours now."""
         name = service.name.decode("utf-8", "replace")
-        known = self.servers.get(".".join(name.split(".")[:2]))
+        known = self.servers.get(self._named.get(name) or ".".join(name.split(".")[:2]))
         if known is not None and name in known.services:
             service.ours = True
 
@@ -212,11 +214,18 @@ class Presence:
         self._take_status(name, known, status)
 
     def _take_services(self, name: str, known: Known, services: list[str]) -> None:
-        known.services = frozenset(service for service in services if service.startswith(f"{name}."))
+        known.services = frozenset(service for service in services if self._may_have(name, service))
+        self._named = {service: server for service, server in self._named.items() if server != name}
+        self._named.update((service, name) for service in known.services if not service.startswith(f"{name}."))
         for service_name in known.services:
             service = self.broker.services.get(service_name.encode())
             if service is not None:
                 service.ours = True
+
+    @staticmethod
+    def _may_have(name: str, service: str) -> bool:
+        """Whether a server may call a service its own: those under its name, and under the one it has on every host."""
+        return service.startswith((f"{name}.", f"{name.partition('.')[2]}."))
 
     def _take_status(self, name: str, known: Known, status: Status) -> None:
         restarted = bool(known.instance) and status.instance != known.instance

@@ -1,0 +1,49 @@
+"""The server's own clock: seconds that never go back, over reboots too."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from raspy.servers.titanic.requests import Boot
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+"""Another text after each boot (random(4))."""
+SYNCHRONIZED = "/run/systemd/timesync/synchronized"
+"""Is there once the clock was set from the network (systemd-timesyncd(8))."""
+
+
+def read_boot_id() -> str:
+    """The id of this boot; empty where there is none, which then counts as another one each time."""
+    try:
+        with open(BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+class Clock:
+    """Counts from :meth:`start`. Suspended time counts too (CLOCK_BOOTTIME, clock_gettime(2)).
+
+    :param boot_id: what tells this boot from others
+    """
+
+    def __init__(self, boot_id: str | None = None) -> None:
+        self.boot_id = boot_id or read_boot_id() or os.urandom(16).hex()
+        self.base = 0.0
+
+    def boot(self) -> Boot:
+        """What is known now."""
+        return Boot(self.boot_id, time.clock_gettime(time.CLOCK_BOOTTIME), time.time(), self.trusted())
+
+    def start(self, base: float) -> None:
+        """Go on from where the file says."""
+        self.base = base
+
+    def now(self) -> float:
+        """Seconds."""
+        return self.base + time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def trusted(self) -> bool:
+        """Whether the wall clock was set from the network since the boot."""
+        return os.path.exists(SYNCHRONIZED)

@@ -1,0 +1,158 @@
+"""Asks the broker which services are there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zmq
+
+from raspy.common import MDP
+from raspy.common.executive import Executive, Socket, Timer
+from raspy.common.kvsimple import BAD_BODY
+
+ANSWER_TIME = 2.0
+"""Seconds that the broker has for an answer before the question is asked on a new connection."""
+
+OnAnswer = Callable[[int, bool], None]
+"""Called with the number of workers (0: the service is away) and whether the service is one of ours."""
+
+
+class Told(msgspec.Struct):
+    """What ``mmi.workers`` answers, as far as it matters here."""
+
+    workers: int = 0
+    ours: bool = False
+
+
+decode = msgspec.json.Decoder(Told).decode
+
+
+class Directory:
+    """One question at a time, as replies of MDP do not tell which request they answer.
+
+    ``mmi.workers`` is ours; a foreign broker that does not have it is asked for ``mmi.service`` (RFC 8/MMI), and
+    such a service counts as one worker.
+
+    :param loop: everything happens on it
+    :param address: the broker's ROUTER
+    :param on_lost: called when the connection to the broker is gone, and with it whatever the broker knew
+    """
+
+    def __init__(self, loop: Executive, address: str, on_lost: Callable[[], Any]) -> None:
+        self.loop = loop
+        self.address = address
+        self.on_lost = on_lost
+        self.foreign = False
+        """The broker does not know ``mmi.workers``."""
+        self._questions: deque[tuple[bytes, OnAnswer]] = deque()
+        self._asking = b""
+        self._socket: Socket | None = None
+        self._monitor: Socket | None = None
+        self._timer: Timer | None = None
+        self._open()
+
+    def ask(self, service: bytes, on_answer: OnAnswer) -> None:
+        """Ask for a service; the answer comes once, maybe long after."""
+        self._questions.append((service, on_answer))
+        if not self._asking:
+            self._next()
+
+    def close(self) -> None:
+        """Close the connection; harmless when repeated."""
+        self._close()
+
+    def _open(self) -> None:
+        try:
+            socket = self.loop.ctx.socket(zmq.DEALER)
+        except zmq.ZMQError as error:  # no descriptor is left
+            self.loop.report(error, "opening a socket to the broker")
+            self._timer = self.loop.call_later(ANSWER_TIME, self._late)
+            return
+        socket.linger = 0
+        self.foreign = False
+        self._socket = socket
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.loop.register(self._monitor, self._disconnected)
+        socket.connect(self.address)
+        self.loop.register(socket, self._receive)
+
+    def _close(self) -> None:
+        socket, monitor = self._socket, self._monitor
+        self._socket = self._monitor = None
+        self._asking = b""
+        self._still()
+        if monitor is not None:
+            self.loop.unregister(monitor)
+        if socket is not None:
+            self.loop.unregister(socket)
+            socket.disable_monitor()
+            socket.close(linger=0)
+
+    def _disconnected(self) -> None:
+        if self._monitor is not None:
+            self._close()
+            self.on_lost()
+            self._open()
+            self._next()
+
+    def _late(self) -> None:
+        """No answer came: ask on a new connection, as an answer to the old question could come on this one."""
+        self._close()
+        self._open()
+        self._next()
+
+    def _still(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _next(self) -> None:
+        if self._questions and self._socket is not None:
+            self._send(b"mmi.service" if self.foreign else b"mmi.workers")
+
+    def _send(self, mmi: bytes) -> None:
+        if self._socket is None:
+            return
+        self._asking = mmi
+        self._still()
+        self._timer = self.loop.call_later(ANSWER_TIME, self._late)
+        try:
+            self._socket.send_multipart([b"", MDP.C_CLIENT, mmi, self._questions[0][0]], zmq.DONTWAIT)
+        except zmq.Again:
+            pass  # asked again when no answer comes
+
+    def _receive(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            frames = self._socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return
+        if len(frames) < 4 or frames[2] != self._asking or not self._questions:
+            return
+        status = frames[-1]
+        if self._asking == b"mmi.workers" and status == MDP.NOT_IMPLEMENTED:
+            self.foreign = True
+            self._next()
+            return
+        workers, ours = self._understand(frames[3:])
+        self._asking = b""
+        self._still()
+        _, on_answer = self._questions.popleft()
+        on_answer(workers, ours)
+        if not self._asking:
+            self._next()
+
+    def _understand(self, body: list[bytes]) -> tuple[int, bool]:
+        if body[-1] != MDP.OK:
+            return 0, False
+        if self._asking == b"mmi.service":
+            return 1, False
+        try:
+            told = decode(body[0])
+        except BAD_BODY:
+            return 0, False
+        return max(0, told.workers), told.ours

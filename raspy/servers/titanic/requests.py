@@ -1,0 +1,422 @@
+"""The file of the durable requests: its schema and what is done with it.
+
+The functions take a connection and run on a pool thread. A request's number is its place in the order of arrival;
+its uuid is the number and eight random bytes, so that it is found without an index.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from raspy.common.database import Schema
+
+PENDING, DONE, PARKED, LATE = 0, 1, 2, 3
+"""States: to be run; its reply is kept; given up; its lifetime was over."""
+STATES = {"pending": PENDING, "done": DONE, "parked": PARKED, "late": LATE}
+
+SCHEMAS: tuple[Schema, ...] = (
+    (
+        """CREATE TABLE requests (
+            id INTEGER PRIMARY KEY,
+            secret BLOB NOT NULL CHECK (length(secret) = 8),
+            client BLOB,
+            service BLOB NOT NULL CHECK (typeof(service) = 'blob'),
+            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
+            state INTEGER NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 3),
+            failures INTEGER NOT NULL DEFAULT 0 CHECK (typeof(failures) = 'integer'),
+            attempt INTEGER NOT NULL DEFAULT 0 CHECK (typeof(attempt) = 'integer'),
+            starts INTEGER NOT NULL DEFAULT 0 CHECK (typeof(starts) = 'integer'),
+            at REAL NOT NULL CHECK (typeof(at) = 'real'),
+            deadline REAL,
+            time REAL NOT NULL CHECK (typeof(time) = 'real'),
+            trusted INTEGER NOT NULL CHECK (trusted BETWEEN 0 AND 1),
+            reply BLOB
+        )""",
+        "CREATE INDEX pending ON requests (service, id) WHERE state = 0",
+        "CREATE UNIQUE INDEX client ON requests (client) WHERE client IS NOT NULL",
+        "CREATE INDEX deadline ON requests (deadline) WHERE state = 0 AND deadline IS NOT NULL",
+        "CREATE TABLE boot (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, base REAL NOT NULL)",
+    ),
+)
+TABLES = ("requests", "boot")
+
+MOST_ID = (1 << 62) - 1
+COUNT = struct.Struct("!I")
+
+
+class Request:
+    """A request that waits to be run, as it is held in memory."""
+
+    __slots__ = ("attempt", "body", "deadline", "failures", "id", "marked", "secret", "service", "starts")
+
+    def __init__(
+        self,
+        number: int,
+        secret: bytes,
+        service: bytes,
+        body: list[bytes],
+        failures: int = 0,
+        attempt: int = 0,
+        starts: int = 0,
+        deadline: float | None = None,
+    ) -> None:
+        self.id = number
+        self.secret = secret
+        self.service = service
+        self.body = body
+        self.failures = failures
+        """Replies that said it failed, and workers that died over it."""
+        self.attempt = attempt
+        """Failures ever; of it and the uuid the id of an attempt is made."""
+        self.starts = starts
+        """Times that it may have been begun by a Titanic that then ended."""
+        self.deadline = deadline
+        """Time of the server's own clock, in seconds, by which it must have begun."""
+        self.marked = False
+        """This start of it is in the file."""
+
+    @property
+    def uuid(self) -> str:
+        """As clients know it: 32 hexadecimal digits."""
+        return uuid_of(self.id, self.secret)
+
+    @property
+    def attempt_id(self) -> str:
+        """The id that goes with it to a server of ours: the same for each repeat, another after a failure."""
+        number = int.from_bytes(self.id.to_bytes(8, "big") + self.secret, "big") + self.attempt
+        return f"{number % (1 << 128):032x}"
+
+
+def uuid_of(number: int, secret: bytes) -> str:
+    """The uuid of a request."""
+    return f"{number:016x}{secret.hex()}"
+
+
+def parse_uuid(frame: bytes) -> tuple[int, bytes] | None:
+    """Number and secret of a uuid; None when it cannot be one of ours."""
+    if len(frame) != 32 or frame.strip(b"0123456789abcdef"):
+        return None
+    number = int(frame[:16], 16)
+    return (number, bytes.fromhex(frame[16:].decode())) if number <= MOST_ID else None
+
+
+def pack(frames: Iterable[bytes]) -> bytes:
+    """Frames as one value, each behind its length."""
+    return b"".join([part for frame in frames for part in (COUNT.pack(len(frame)), frame)])
+
+
+def unpack(packed: bytes | None) -> list[bytes]:
+    """The frames again. What is cut short, as only a damaged file is, ends there."""
+    frames: list[bytes] = []
+    at, end = 0, len(packed or b"")
+    while packed is not None and at + COUNT.size <= end:
+        (length,) = COUNT.unpack_from(packed, at)
+        at += COUNT.size
+        frames.append(packed[at : at + length])
+        at += length
+    return frames
+
+
+class Accepted:
+    """A request as it comes in.
+
+    :param client: the id that the client gave it, 16 bytes
+    :param at: time of the server's own clock
+    :param time: Unix time
+    :param trusted: whether that can be believed
+    """
+
+    __slots__ = ("at", "body", "client", "deadline", "service", "time", "trusted")
+
+    def __init__(
+        self,
+        service: bytes,
+        body: bytes,
+        client: bytes | None,
+        deadline: float | None,
+        at: float,
+        time: float,
+        trusted: bool,
+    ) -> None:
+        self.service = service
+        self.body = body
+        self.client = client
+        self.deadline = deadline
+        self.at = at
+        self.time = time
+        self.trusted = trusted
+
+
+class Numbers:
+    """Gives the requests their numbers; used by the thread that writes."""
+
+    def __init__(self) -> None:
+        self.next = 1
+
+    def accept(self, connection: sqlite3.Connection, items: list[Accepted]) -> list[tuple[int, bytes, bool]]:
+        """Keep new requests; number, secret, and whether it is new (a repeat of one that is kept is not)."""
+        rows = []
+        for item in items:
+            told = (item.client, item.service, item.body, item.at, item.deadline, item.time, item.trusted)
+            rows.append((self.next, os.urandom(8), *told))
+            self.next += 1
+        before = connection.total_changes
+        connection.executemany(
+            "INSERT INTO requests (id, secret, client, service, body, at, deadline, time, trusted) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (client) WHERE client IS NOT NULL DO NOTHING",
+            rows,
+        )
+        if connection.total_changes - before == len(items):
+            return [(row[0], row[1], True) for row in rows]
+        return [self._known(connection, row[0], row[1], row[2]) for row in rows]
+
+    def _known(
+        self, connection: sqlite3.Connection, number: int, secret: bytes, client: bytes | None
+    ) -> tuple[int, bytes, bool]:
+        if client is not None:
+            kept = connection.execute("SELECT id, secret FROM requests WHERE client = ?", (client,)).fetchone()
+            if kept is not None and kept[0] != number:
+                return kept[0], kept[1], False
+        return number, secret, True
+
+    def begin(self, connection: sqlite3.Connection, items: list[tuple[Boot, int]]) -> list[Begun]:
+        """Find out where to go on. An item is what is known of this boot, and how many services to name."""
+        (highest,) = connection.execute("SELECT max(id) FROM requests").fetchone()
+        self.next = max(self.next, (highest or 0) + 1)
+        found = []
+        for boot, limit in items:
+            begun = begin(connection, boot)
+            begun.first_own = self.next
+            begun.counts = counts(connection)
+            begun.next_deadline = next_deadline(connection)
+            begun.services = services(connection, b"", limit)
+            found.append(begun)
+        return found
+
+
+class Boot:
+    """What is known of this boot.
+
+    :param boot_id: another one for each
+    :param since: seconds since the machine started
+    :param time: Unix time
+    :param trusted: whether that can be believed
+    """
+
+    __slots__ = ("boot_id", "since", "time", "trusted")
+
+    def __init__(self, boot_id: str, since: float, time: float, trusted: bool) -> None:
+        self.boot_id = boot_id
+        self.since = since
+        self.time = time
+        self.trusted = trusted
+
+
+class Begun:
+    """What a start found.
+
+    :param base: what is to be added to the seconds since the machine started, to have the server's own clock
+    :param late: service and count of those that are late now
+    """
+
+    __slots__ = ("base", "counts", "first_own", "late", "next_deadline", "services")
+
+    def __init__(self, base: float, late: list[tuple[bytes, int]]) -> None:
+        self.base = base
+        self.late = late
+        self.counts: dict[int, int] = {}
+        """Requests by state."""
+        self.first_own = 0
+        """Number of the first request that will be accepted after it."""
+        self.next_deadline: float | None = None
+        self.services: list[bytes] = []
+        """Those, or some of those, for which requests are pending."""
+
+
+IN_TIME = "trusted AND :trusted AND time <= :time AND deadline - at > :time - time"
+"""Of a request from before a reboot: that its age is known, and less than its lifetime."""
+
+
+def begin(connection: sqlite3.Connection, boot: Boot) -> Begun:
+    """Set the server's own clock, which never goes back.
+
+    Within one boot it is the kernel's. After a reboot it goes on from the latest time in the file: how long the
+    machine was off is not known, unless the clock could be believed before and can be now.
+    """
+    known = connection.execute("SELECT boot_id, base FROM boot").fetchone()
+    if known is not None and known[0] == boot.boot_id:
+        return Begun(known[1], [])
+    (latest,) = connection.execute("SELECT max(at) FROM requests").fetchone()
+    base = max(latest or 0.0, known[1] if known else 0.0)
+    now = {"now": base + boot.since, "time": boot.time, "trusted": boot.trusted}
+    connection.execute("INSERT OR REPLACE INTO boot (id, boot_id, base) VALUES (1, ?, ?)", (boot.boot_id, base))
+    old = f"WHERE state = {PENDING} AND deadline IS NOT NULL AND NOT ({IN_TIME})"
+    late = connection.execute(
+        f"SELECT service, count(*) FROM requests INDEXED BY deadline {old} GROUP BY service",  # noqa: S608  ours
+        now,
+    ).fetchall()
+    connection.execute(f"UPDATE requests SET state = {LATE}, at = :now {old}", now)  # noqa: S608  ours
+    connection.execute(
+        "UPDATE requests SET at = :now - (:time - time), deadline = :now - (:time - time) + deadline - at "  # noqa: S608
+        f"WHERE state = {PENDING} AND deadline IS NOT NULL",
+        now,
+    )
+    return Begun(base, late)
+
+
+def finish(connection: sqlite3.Connection, items: list[tuple[bytes, float, int]]) -> list[None]:
+    """Keep replies; an item is the packed reply, the time, the number. The body is not needed any more."""
+    connection.executemany(
+        f"UPDATE requests SET state = {DONE}, body = x'', reply = ?, at = ? WHERE id = ?",  # noqa: S608  a constant
+        items,
+    )
+    return [None] * len(items)
+
+
+def fail(connection: sqlite3.Connection, items: list[tuple[int, bytes, float, int]]) -> list[None]:
+    """Count failures: state (pending or parked), packed last reply, time, number."""
+    connection.executemany(
+        "UPDATE requests SET failures = failures + 1, attempt = attempt + 1, state = ?1, reply = ?2, "
+        "at = iif(?1, ?3, at) WHERE id = ?4",
+        items,
+    )
+    return [None] * len(items)
+
+
+def mark(connection: sqlite3.Connection, items: list[int]) -> list[None]:
+    """Take note, before they are begun, of requests that an earlier Titanic may have begun."""
+    connection.executemany("UPDATE requests SET starts = starts + 1 WHERE id = ?", [(item,) for item in items])
+    return [None] * len(items)
+
+
+def close(connection: sqlite3.Connection, items: list[tuple[int, bytes]]) -> list[tuple[int, bytes] | None]:
+    """Forget requests: number, secret; its state and service come back, None when it is not known."""
+    return [
+        connection.execute("DELETE FROM requests WHERE id = ? AND secret = ? RETURNING state, service", item).fetchone()
+        for item in items
+    ]
+
+
+EXPIRED = 2000
+"""Requests forgotten in one transaction."""
+
+
+def expire(connection: sqlite3.Connection, items: list[float]) -> list[dict[int, int]]:
+    """Forget what ended before a time; how many by state."""
+    found = []
+    for before in items:
+        counts: dict[int, int] = {}
+        for (state,) in connection.execute(
+            "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE state > 0 AND at < ? LIMIT ?) "
+            "RETURNING state",
+            (before, EXPIRED),
+        ).fetchall():
+            counts[state] = counts.get(state, 0) + 1
+        found.append(counts)
+    return found
+
+
+def overdue(
+    connection: sqlite3.Connection, items: list[tuple[float, frozenset[int]]]
+) -> list[tuple[list[tuple[int, bytes, bytes]], float | None]]:
+    """End what should have begun by now, those excepted that have begun: those ended, and the next deadline."""
+    found = []
+    for now, begun in items:
+        rows = connection.execute(
+            "SELECT id, secret, service FROM requests WHERE state = 0 AND deadline <= ? LIMIT 2000", (now,)
+        ).fetchall()
+        late = [row for row in rows if row[0] not in begun]
+        connection.executemany(
+            f"UPDATE requests SET state = {LATE}, at = ? WHERE id = ?",  # noqa: S608  a constant
+            [(now, row[0]) for row in late],
+        )
+        found.append((late, next_deadline(connection)))
+    return found
+
+
+def next_deadline(connection: sqlite3.Connection) -> float | None:
+    """The earliest of the deadlines."""
+    (first,) = connection.execute(
+        "SELECT min(deadline) FROM requests WHERE state = 0 AND deadline IS NOT NULL"
+    ).fetchone()
+    return None if first is None else float(first)
+
+
+def retry(connection: sqlite3.Connection, items: list[tuple[int, bytes]]) -> list[tuple[int, bytes] | None]:
+    """Have a parked request run again: its state before and service come back, None when it is not known."""
+    found = []
+    for item in items:
+        row = connection.execute("SELECT state, service FROM requests WHERE id = ? AND secret = ?", item).fetchone()
+        found.append(row)
+        if row is not None and row[0] == PARKED:
+            # An attempt more, as its id must be a new one: the server would answer a known one from memory.
+            connection.execute(
+                "UPDATE requests SET state = 0, failures = 0, starts = 0, attempt = attempt + 1, deadline = NULL, "
+                "reply = NULL WHERE id = ?",
+                item[:1],
+            )
+    return found
+
+
+def page(connection: sqlite3.Connection, service: bytes, after: int, limit: int) -> list[Request]:
+    """The next requests of a service that are pending, in order."""
+    rows = connection.execute(
+        "SELECT id, secret, body, failures, attempt, starts, deadline FROM requests "
+        "WHERE state = 0 AND service = ? AND id > ? ORDER BY id LIMIT ?",
+        (service, after, limit),
+    )
+    return [Request(row[0], row[1], service, unpack(row[2]), *row[3:]) for row in rows]
+
+
+def services(connection: sqlite3.Connection, after: bytes, limit: int) -> list[bytes]:
+    """The next services, in the order of their names, for which requests are pending.
+
+    Each is one look into the index, however many requests it has.
+    """
+    found: list[bytes] = []
+    while len(found) < limit:
+        row = connection.execute(
+            "SELECT service FROM requests WHERE state = 0 AND service > ? ORDER BY service LIMIT 1", (after,)
+        ).fetchone()
+        if row is None:
+            break
+        after = row[0]
+        found.append(after)
+    return found
+
+
+def counts(connection: sqlite3.Connection) -> dict[int, int]:
+    """How many requests are in each state."""
+    return dict(connection.execute("SELECT state, count(*) FROM requests GROUP BY state").fetchall())
+
+
+def replies(connection: sqlite3.Connection, number: int, secret: bytes) -> tuple[int, bytes | None, int] | None:
+    """State, reply and failures of a request; None when it is not known."""
+    found: tuple[int, bytes | None, int] | None = connection.execute(
+        "SELECT state, reply, failures FROM requests WHERE id = ? AND secret = ?", (number, secret)
+    ).fetchone()
+    return found
+
+
+COLUMNS = "id, secret, service, state, at, failures, deadline, time, reply, body"
+
+
+def rows(connection: sqlite3.Connection, state: int | None, limit: int) -> list[Any]:
+    """What the file says of requests, those of one state or all, the oldest first."""
+    where = "" if state is None else "WHERE state = ?"
+    return connection.execute(
+        f"SELECT {COLUMNS} FROM requests {where} ORDER BY id LIMIT ?",  # noqa: S608  ours
+        (limit,) if state is None else (state, limit),
+    ).fetchall()
+
+
+def row(connection: sqlite3.Connection, number: int, secret: bytes) -> Any:
+    """What the file says of one request; None when it is not known."""
+    return connection.execute(
+        f"SELECT {COLUMNS} FROM requests WHERE id = ? AND secret = ?",  # noqa: S608  ours
+        (number, secret),
+    ).fetchone()

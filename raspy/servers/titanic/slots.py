@@ -1,0 +1,69 @@
+"""The worker connections of one service: a few, and more while more requests come at a time."""
+
+from __future__ import annotations
+
+from raspy.common.executive import Executive
+from raspy.common.mdwrkapi import OnRequest, Reply, WorkerConnection
+
+FEW = 2
+SHRINK = 30.0
+"""Seconds after which connections that were not needed are closed."""
+
+
+class Slots:
+    """Each connection takes one request at a time, and about 90 KB of memory.
+
+    :param loop: everything happens on it
+    :param address: the broker's ROUTER
+    :param service: the name to register
+    :param on_request: called with body and reply, as by a :class:`~raspy.common.mdwrkapi.WorkerConnection`
+    :param most: connections at most
+    """
+
+    def __init__(self, loop: Executive, address: str, service: bytes, on_request: OnRequest, most: int) -> None:
+        self.loop = loop
+        self.address = address
+        self.service = service
+        self.on_request = on_request
+        self.most = most
+        self.connections: list[WorkerConnection] = []
+        self._busy = 0
+        self._peak = 0
+        self._ticker = loop.call_every(SHRINK, self._shrink)
+        self._grow(min(FEW, most))
+
+    def reopen(self) -> None:
+        """Register again: the broker is known to have started anew."""
+        for connection in self.connections:
+            connection.reopen()
+
+    def close(self) -> None:
+        """Leave the broker; harmless when repeated."""
+        self._ticker.cancel()
+        for connection in self.connections:
+            connection.close()
+        self.connections.clear()
+
+    def _grow(self, count: int) -> None:
+        for _ in range(count):
+            self.connections.append(WorkerConnection(self.loop, self.address, self.service, self._request))
+
+    def _shrink(self) -> None:
+        wanted = max(FEW, 2 * self._peak)
+        self._peak = self._busy
+        for connection in [c for c in self.connections if c.client is None][: max(0, len(self.connections) - wanted)]:
+            self.connections.remove(connection)
+            connection.close()
+
+    def _request(self, body: list[bytes], reply: Reply) -> None:
+        self._busy += 1
+        if self._busy > self._peak:
+            self._peak = self._busy
+            if self._busy >= len(self.connections) < self.most:
+                self._grow(min(len(self.connections), self.most - len(self.connections)))
+
+        def answer(frames: list[bytes]) -> None:
+            self._busy -= 1
+            reply(frames)
+
+        self.on_request(body, answer)
