@@ -22,11 +22,12 @@ LIMIT_MS = int(LIMIT * 1000)
 class Post:
     """An outbox on a ROUTER, and its clients; the test turns the loop."""
 
-    def __init__(self, directory: str, limit: int = 1 << 27) -> None:
+    def __init__(self, directory: str, limit: int = 1 << 27, sndhwm: int = 5) -> None:
         self.loop = Executive()
         self.router = self.loop.ctx.socket(zmq.ROUTER)
         self.router.router_mandatory = True
-        self.router.sndhwm = 5
+        # Before bind: a connection has the bound that the socket had then.
+        self.router.sndhwm = sndhwm
         self.router.linger = 0
         self.address = f"ipc://{directory}/post"
         self.router.bind(self.address)
@@ -138,9 +139,19 @@ def test_beyond_the_budget_replies_are_dropped_and_counted(post: Post) -> None:
     assert post.outbox.dropped == dropped
 
 
-def test_large_replies_that_nobody_reads_are_bounded_in_bytes(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def roomy_post() -> Iterator[Post]:
+    with short_directory() as directory:
+        post = Post(directory, sndhwm=1000)
+        yield post
+        post.loop.destroy()
+
+
+def test_large_replies_that_nobody_reads_are_bounded_in_bytes(
+    roomy_post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = roomy_post
     monkeypatch.setattr(outbox, "WINDOW", 4 * len(BODY))
-    post.router.sndhwm = 1000
     stuck, reader = post.client(b"stuck"), post.client(b"reader")
     post.send(b"stuck", range(100))
     assert 0 < post.outbox._lent_bytes <= outbox.WINDOW
