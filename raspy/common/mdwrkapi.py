@@ -17,6 +17,7 @@ import zmq
 
 from raspy.common import MDP
 from raspy.common.executive import Executive, Socket, Timer
+from raspy.common.zhelpers import receiver, sender
 
 FIRST_RECONNECT = 100
 """Milliseconds before the first attempt to connect again; it doubles from attempt to attempt."""
@@ -67,6 +68,8 @@ class WorkerConnection:
         self.client: bytes | None = None
         """Address of the client whose request is being worked on."""
         self._socket: Socket | None = None
+        self._put: Callable[[list[bytes]], None]
+        self._get: Callable[[], list[bytes] | None]
         self._connection = 0
         self._attempts = 0
         self._sent = 0.0
@@ -92,7 +95,7 @@ class WorkerConnection:
             return
         self._sent = time.monotonic()
         try:
-            self._socket.send_multipart([b"", MDP.W_WORKER, command, *frames], zmq.DONTWAIT)
+            self._put([b"", MDP.W_WORKER, command, *frames])
         except zmq.Again:
             self.loop.report(MDP.ServerError(f"{self.address} takes nothing"), "sending to the broker")
 
@@ -109,6 +112,7 @@ class WorkerConnection:
         self._socket.reconnect_ivl = 100
         self._socket.reconnect_ivl_max = 2000
         self._socket.connect(self.address)
+        self._put, self._get = sender(self._socket), receiver(self._socket)
         self.loop.register(self._socket, self._receive)
         self.liveness = self.full_liveness
         self.heard = False
@@ -143,15 +147,16 @@ class WorkerConnection:
             self.send(MDP.W_HEARTBEAT)
 
     def _receive(self) -> None:
-        socket = self._socket
+        socket, get = self._socket, self._get
         for _ in range(RECEIVE_LIMIT):
             if socket is None or socket is not self._socket:
                 return
-            try:
-                frames = socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+            frames = get()
+            if frames is None:
                 return
             self._take(frames)
+            if self.client is not None:
+                return  # nothing but heartbeats comes before the reply; to look for them costs as much as a request
 
     def _take(self, frames: list[bytes]) -> None:
         if len(frames) < 3 or frames[0] or frames[1] != MDP.W_WORKER:

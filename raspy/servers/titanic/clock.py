@@ -12,6 +12,9 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SYNCHRONIZED = "/run/systemd/timesync/synchronized"
 """Is there once the clock was set from the network (systemd-timesyncd(8))."""
 
+LOOK = 1.0
+"""Seconds between looks for it."""
+
 
 def read_boot_id() -> str:
     """The id of this boot; empty where there is none, which then counts as another one each time."""
@@ -31,6 +34,8 @@ class Clock:
     def __init__(self, boot_id: str | None = None) -> None:
         self.boot_id = boot_id or read_boot_id() or os.urandom(16).hex()
         self.base = 0.0
+        self._trusted = False
+        self._looked = float("-inf")
 
     def boot(self) -> Boot:
         """What is known now."""
@@ -46,4 +51,7 @@ class Clock:
 
     def trusted(self) -> bool:
         """Whether the wall clock was set from the network since the boot."""
-        return os.path.exists(SYNCHRONIZED)
+        now = time.monotonic()
+        if now - self._looked > LOOK:
+            self._looked, self._trusted = now, os.path.exists(SYNCHRONIZED)
+        return self._trusted

@@ -28,6 +28,8 @@ from raspy.servers.titanic.store import STORE
 
 SERVICE_BYTES = 255
 """Bytes of a service's name, as in the broker."""
+NOT_SERVICES = (b"mmi.", b"titanic.", MDP.REQUEST_ID)
+"""Names that no request may have: answered at once by the broker or by Titanic; the last is an id that is not right."""
 REASON = 200
 """Characters behind a status."""
 SWEEP = 600.0
@@ -150,7 +152,7 @@ class Titanic(Server):
         parsed = MDP.parse_id(body[0])
         frames = body[1:] if parsed else body
         lifetime = parsed[1] if parsed else None
-        if len(frames) < 2 or not 0 < len(frames[0]) <= SERVICE_BYTES or frames[0].startswith((b"mmi.", b"titanic.")):
+        if len(frames) < 2 or not 0 < len(frames[0]) <= SERVICE_BYTES or frames[0].startswith(NOT_SERVICES):
             reply([refused(MDP.BAD_REQUEST, request_problem(frames))])
             return
         service, packed = frames[0], requests.pack(frames[1:])
@@ -405,6 +407,8 @@ def request_problem(frames: list[bytes]) -> str:
         return "a request is a service and at least one frame of body"
     if not 0 < len(frames[0]) <= SERVICE_BYTES:
         return f"the name of a service has 1 to {SERVICE_BYTES} bytes"
+    if frames[0].startswith(MDP.REQUEST_ID):
+        return f"{shown(frames[0])}: an id is RASPY1, 32 hexadecimal digits and perhaps a lifetime in seconds"
     return "services under mmi. and titanic. are asked directly"
 
 
