@@ -46,13 +46,15 @@ decode_text = msgspec.json.Decoder(str).decode
 class Flight:
     """A request that is being run."""
 
-    __slots__ = ("channel", "lane", "request", "since")
+    __slots__ = ("channel", "lane", "request", "since", "withdrawn")
 
     def __init__(self, lane: Lane, request: Request) -> None:
         self.lane = lane
         self.request = request
         self.since = time.monotonic()
         self.channel: Channel | None = None
+        self.withdrawn = False
+        """Its client wants it no more; nothing comes of it."""
 
 
 class Dispatcher:
@@ -107,6 +109,9 @@ class Dispatcher:
 
     def forget(self, number: int, service: bytes) -> None:
         """A request was withdrawn. One in flight cannot be called back; its reply is dropped."""
+        flight = self.flights.get(number)
+        if flight is not None:
+            flight.withdrawn = True
         lane = self.lanes.get(service)
         if lane is not None:
             for request in [r for r in lane.buffer if r.id == number]:
@@ -122,7 +127,8 @@ class Dispatcher:
         self._channels.close()
         flights, self.flights = self.flights, {}
         for flight in flights.values():
-            flight.lane.again(flight.request)
+            if not self._withdrawn(flight):
+                flight.lane.again(flight.request)
         for lane in self.lanes.values():
             lane.window = lane.tries = 0
             lane.due, lane.pause = 0.0, FIRST_PAUSE
@@ -167,7 +173,9 @@ class Dispatcher:
             if flight.channel is not None:
                 flight.channel.asked.pop(flight.lane.service, None)
                 self._channels.retire(flight.channel)
-            self._failed(flight, f"no reply in {patience:g} s", [])
+            del self.flights[flight.request.id]
+            if not self._withdrawn(flight):
+                self._failed(flight.lane, flight.request, f"no reply in {patience:g} s", [])
         self._channels.sweep()
 
     def _scan(self, now: float) -> None:
@@ -176,8 +184,9 @@ class Dispatcher:
         self._overflow = bool(self._cursor)
         for lane in [lane for lane in self.lanes.values() if not lane.busy]:
             del self.lanes[lane.service]
+        after = self._cursor
         self.server.queue.read(
-            lambda connection: requests.services(connection, self._cursor, LANES // 2), self._scanned_services
+            lambda connection: requests.services(connection, after, LANES // 2), self._scanned_services
         )
 
     def _scanned_services(self, services: list[bytes] | None, error: Exception | None) -> None:
@@ -279,24 +288,29 @@ class Dispatcher:
 
     def _replied(self, flight: Flight, body: list[bytes]) -> None:
         lane, request = flight.lane, flight.request
+        del self.flights[request.id]
         reason = refusal(body)
-        if body[-1] == MDP.UNAVAILABLE and reason is not None:
+        if self._withdrawn(flight):
+            pass
+        elif body[-1] == MDP.UNAVAILABLE and reason is not None:
             # The broker could not place it: it was not run.
-            del self.flights[request.id]
             lane.again(request)
             lane.away()
         elif body[-1] == MDP.ERROR and reason is not None:
-            self._failed(flight, reason, body)
+            self._failed(lane, request, reason, body)
         else:
-            del self.flights[request.id]
-            lane.ended(request)
-            self._end(lane, request, requests.finish, (requests.pack(body), self.server.clock.now(), request.id))
-            self.server.service_success(request)
+            item = (requests.pack(body), self.server.clock.now(), request.id)
+            self._end(lane, request, requests.finish, item, functools.partial(self.server.service_success, request))
         self._advance(lane)
 
-    def _failed(self, flight: Flight, reason: str, body: list[bytes]) -> None:
-        lane, request = flight.lane, flight.request
-        del self.flights[request.id]
+    def _withdrawn(self, flight: Flight) -> bool:
+        """Whether nobody wants the request any more, which is then forgotten."""
+        if flight.withdrawn:
+            flight.lane.ended(flight.request)
+            flight.lane.taken.discard(flight.request.id)
+        return flight.withdrawn
+
+    def _failed(self, lane: Lane, request: Request, reason: str, body: list[bytes]) -> None:
         request.failures += 1
         request.attempt += 1
         if request.failures >= self.server.settings.attempts:
@@ -310,18 +324,21 @@ class Dispatcher:
 
     def _park(self, lane: Lane, request: Request, reason: str, body: list[bytes]) -> None:
         """Give a request up, so that those behind it are run."""
-        lane.ended(request)
-        self.server.given_up(request, reason)
         item = (PARKED, requests.pack([reason.encode(), *body]), self.server.clock.now(), request.id)
-        self._end(lane, request, requests.fail, item)
+        self._end(lane, request, requests.fail, item, functools.partial(self.server.given_up, request, reason))
 
-    def _end(self, lane: Lane, request: Request, function: Callable[..., list[None]], item: object) -> None:
-        """Have the end of a request kept."""
+    def _end(
+        self, lane: Lane, request: Request, function: Callable[..., list[int]], item: object, told: Callable[[], None]
+    ) -> None:
+        """Have the end of a request kept; ``told()`` follows, unless it was withdrawn meanwhile."""
+        lane.ended(request)
         self._unstored += 1
 
-        def stored(_: None, error: Exception | None) -> None:
+        def stored(changed: int | None, error: Exception | None) -> None:
             self._unstored -= 1
             lane.taken.discard(request.id)
+            if changed:
+                told()
             if self._unstored == UNSTORED:
                 for other in list(self.lanes.values()):
                     self._advance(other)

@@ -35,6 +35,7 @@ class Lane:
         "pause",
         "reading",
         "service",
+        "stale",
         "taken",
         "tries",
         "window",
@@ -51,6 +52,8 @@ class Lane:
         self.fresh = False
         """Later ones came while the file was read."""
         self.reading = False
+        self.stale = False
+        """What is being read is to be read again."""
         self.taken: set[int] = set()
         """Numbers of those out of the buffer whose end is not in the file yet."""
         self.flying = 0
@@ -93,6 +96,9 @@ class Lane:
     def refill(self, requests: list[Request], more: bool) -> None:
         """Take what was read from the file, which has more, or not."""
         self.reading = False
+        if self.stale:
+            self.stale = False
+            return
         self.more = more or self.fresh
         self.fresh = False
         for request in requests:
@@ -130,7 +136,7 @@ class Lane:
         self.buffer.clear()
         self.bytes = self.last = 0
         self.more = True
-        self.fresh = self.reading
+        self.stale = self.reading
 
     def away(self) -> None:
         """It cannot be asked to do anything for a while."""

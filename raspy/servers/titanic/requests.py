@@ -128,9 +128,10 @@ class Accepted:
     :param at: time of the server's own clock
     :param time: Unix time
     :param trusted: whether that can be believed
+    :param most_bytes: of the file, beyond which it is refused
     """
 
-    __slots__ = ("at", "body", "client", "deadline", "service", "time", "trusted")
+    __slots__ = ("at", "body", "client", "deadline", "most_bytes", "service", "time", "trusted")
 
     def __init__(
         self,
@@ -141,6 +142,7 @@ class Accepted:
         at: float,
         time: float,
         trusted: bool,
+        most_bytes: int,
     ) -> None:
         self.service = service
         self.body = body
@@ -149,6 +151,7 @@ class Accepted:
         self.at = at
         self.time = time
         self.trusted = trusted
+        self.most_bytes = most_bytes
 
 
 class Numbers:
@@ -157,8 +160,13 @@ class Numbers:
     def __init__(self) -> None:
         self.next = 1
 
-    def accept(self, connection: sqlite3.Connection, items: list[Accepted]) -> list[tuple[int, bytes, bool]]:
-        """Keep new requests; number, secret, and whether it is new (a repeat of one that is kept is not)."""
+    def accept(self, connection: sqlite3.Connection, items: list[Accepted]) -> list[tuple[int, bytes, bool] | None]:
+        """Keep new requests; number, secret, and whether it is new (a repeat of one that is kept is not).
+
+        None when the file is full.
+        """
+        if used_bytes(connection) > min(item.most_bytes for item in items):
+            return [None] * len(items)
         rows = []
         for item in items:
             told = (item.client, item.service, item.body, item.at, item.deadline, item.time, item.trusted)
@@ -268,23 +276,30 @@ def begin(connection: sqlite3.Connection, boot: Boot) -> Begun:
     return Begun(base, late)
 
 
-def finish(connection: sqlite3.Connection, items: list[tuple[bytes, float, int]]) -> list[None]:
-    """Keep replies; an item is the packed reply, the time, the number. The body is not needed any more."""
-    connection.executemany(
-        f"UPDATE requests SET state = {DONE}, body = x'', reply = ?, at = ? WHERE id = ?",  # noqa: S608  a constant
-        items,
-    )
-    return [None] * len(items)
+def finish(connection: sqlite3.Connection, items: list[tuple[bytes, float, int]]) -> list[int]:
+    """Keep replies; an item is the packed reply, the time, the number. 0 for one that is not kept any more.
+
+    The body is not needed again.
+    """
+    statement = f"UPDATE requests SET state = {DONE}, body = x'', reply = ?, at = ? WHERE id = ?"  # noqa: S608  ours
+    return [connection.execute(statement, item).rowcount for item in items]
 
 
-def fail(connection: sqlite3.Connection, items: list[tuple[int, bytes, float, int]]) -> list[None]:
-    """Count failures: state (pending or parked), packed last reply, time, number."""
-    connection.executemany(
+def fail(connection: sqlite3.Connection, items: list[tuple[int, bytes, float, int]]) -> list[int]:
+    """Count failures: state (pending or parked), packed last reply, time, number. 0 for one that is not kept."""
+    statement = (
         "UPDATE requests SET failures = failures + 1, attempt = attempt + 1, state = ?1, reply = ?2, "
-        "at = iif(?1, ?3, at) WHERE id = ?4",
-        items,
+        "at = iif(?1, ?3, at) WHERE id = ?4"
     )
-    return [None] * len(items)
+    return [connection.execute(statement, item).rowcount for item in items]
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the file that are in use."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int((pages - free) * size)
 
 
 def mark(connection: sqlite3.Connection, items: list[int]) -> list[None]:

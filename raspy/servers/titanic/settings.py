@@ -43,6 +43,15 @@ class TitanicConfig(Section, frozen=True):
     queue_requests: Annotated[
         int, Meta(ge=1, le=10_000_000, description="Requests that are kept at most, their replies counted too.")
     ] = 200_000
+    queue_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            le=1 << 40,
+            description="Size of their file beyond which no request is accepted.",
+            extra={"unit": "B"},
+        ),
+    ] = 256 << 20
     request_bytes: Annotated[
         int, Meta(ge=1, le=8 << 20, description="Longest request, service and frames.", extra={"unit": "B"})
     ] = 1 << 20

@@ -175,6 +175,7 @@ class Titanic(Server):
             now,
             time.time(),
             self.clock.trusted(),
+            self.settings.queue_bytes,
         )
         self.queue.write(self._numbers.accept, item, functools.partial(self._is_kept, item, frames[1:], reply))
 
@@ -187,7 +188,8 @@ class Titanic(Server):
         error: Exception | None,
     ) -> None:
         if result is None:
-            reply([refused(MDP.ERROR, str(error))])
+            full = f"the file has {self.settings.queue_bytes} bytes, the most that queue_bytes allows"
+            reply([refused(MDP.ERROR, str(error or full))])
             return
         number, secret, new = result
         reply([MDP.OK, requests.uuid_of(number, secret).encode()])
