@@ -161,7 +161,8 @@ class ServicesReference(Reference):
         """A heading and a table of verbs for each service."""
         lines = []
         for verbs, servers in services():
-            lines += heading(f"<host>.<server>.{verbs.name}", f"service-{verbs.name}")
+            name = verbs.name if verbs.whole_name else f"<host>.<server>.{verbs.name}"
+            lines += heading(name, f"service-{verbs.name}")
             slots = f" It takes {verbs.slots} requests at a time." if verbs.slots > 1 else ""
             lines += [f"Served by {', '.join(f'``{name}``' for name in servers)}.{slots}", ""]
             rows = [

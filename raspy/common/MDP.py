@@ -106,7 +106,7 @@ def id_frame(digits: str, lifetime: float | None = None) -> bytes:
     return frame if lifetime is None else frame + f" {max(lifetime, 0.0):.3f}".encode()
 
 
-ID_FRAME = re.compile(REQUEST_ID + rb"([0-9a-f]{32})(?: ([0-9]{1,10}(?:\.[0-9]{1,6})?))?")
+ID_FRAME = re.compile(REQUEST_ID + rb"([0-9A-Fa-f]{32})(?: ([0-9]{1,10}(?:\.[0-9]{1,6})?))?")
 
 
 def parse_id(frame: bytes) -> tuple[bytes, float | None] | None:

@@ -1,4 +1,4 @@
-"""Black-box conformance suite for ZeroMQ RFC 7/MDP v0.1 and 8/MMI brokers.
+"""Black-box conformance suite for ZeroMQ RFC 7/MDP v0.1 and 8/MMI brokers, and for a Titanic (9/TSP) beside one.
 
 It knows a broker by its endpoint only, talks to it with raw DEALER sockets and imports nothing of RasPy,
 so it runs against any broker. From a shell::

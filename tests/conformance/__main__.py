@@ -16,6 +16,7 @@ from tests.conformance.runner import (
     Launcher,
     Result,
     answers,
+    await_services,
     environment,
     run_suite,
 )
@@ -36,7 +37,7 @@ def _liveness(text: str) -> tuple[float, int]:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.conformance",
-        description="Check a broker from outside against ZeroMQ RFC 7/MDP v0.1 and 8/MMI; print a table.",
+        description="Check a broker from outside against ZeroMQ RFC 7/MDP v0.1, 8/MMI and 9/TSP; print a table.",
         epilog="Exit code: 0 all passed or not applicable, 1 something failed, 2 wrong use.",
     )
     parser.add_argument("endpoint", nargs="?", help="the broker's endpoint, for example tcp://127.0.0.1:5555")
@@ -60,6 +61,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--restart",
         metavar="CMD",
         help="start the broker by this command, and a new one after each check that failed",
+    )
+    parser.add_argument(
+        "--wait-for",
+        action="append",
+        default=[],
+        metavar="SERVICE",
+        help="begin when this service has a worker, for example titanic.request; may be given several times",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     parser.add_argument("--list", action="store_true", help="print the checks and their statements, run nothing")
@@ -114,13 +122,17 @@ def main(argv: list[str] | None = None) -> int:
         patience=arguments.timeout,
         request_expiry=arguments.request_expiry,
     )
-    launcher = Launcher(arguments.restart, target) if arguments.restart else None
+    services = [name.encode() for name in arguments.wait_for]
+    launcher = Launcher(arguments.restart, target, services=services) if arguments.restart else None
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the broker ends too
     try:
         if launcher is not None:
             launcher.start()
         elif not answers(target):
             print(f"no broker answers at {target.endpoint}: start one there, or give --restart", file=sys.stderr)
+            return 2
+        elif missing := await_services(target, services):
+            print(f"nobody offers {missing} at {target.endpoint}", file=sys.stderr)
             return 2
         table = Table(checks)
         if not arguments.json:

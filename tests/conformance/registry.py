@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
 #: The modules that hold a group each, in the order in which they run; a new group is a new file and a word
 #: here.
-GROUP_MODULES = ("client", "worker", "reliability", "malformed", "mmi", "extensions")
+GROUP_MODULES = (
+    "client",
+    "worker",
+    "reliability",
+    "malformed",
+    "mmi",
+    "extensions",
+    "tsp",
+    "tsp_hostile",
+    "tsp_extensions",
+)
 
 #: What the source asks: the words of RFC 2119, "goal" for the goals and assumptions of 7/MDP, "ours" for what
 #: docs/protocol.rst alone asks.
@@ -46,11 +56,17 @@ class Check:
 
 @dataclass
 class Group:
-    """The checks of one file. `applies` raises NotApplicable when none of them concerns the broker."""
+    """The checks of one file. `applies` raises NotApplicable when none of them concerns the broker.
+
+    `bystander` raises CheckFailed when what the group is about (`party`) serves nobody any more; it is asked
+    after each check.
+    """
 
     name: str
     title: str
     applies: Callable[[Stage], None] | None = None
+    bystander: Callable[[Stage], None] | None = None
+    party: str = "broker"
     checks: list[Check] = field(default_factory=list)
 
     def check(

@@ -14,7 +14,7 @@ from tests.conformance.registry import Check, CheckFailed, Group, NotApplicable,
 from tests.conformance.stage import Stage, Target
 
 PASS, FAIL, NA, NOT_REACHED = "pass", "fail", "n/a", "not reached"
-STOPPED = "broker stopped answering"
+STOPPED = "stopped answering"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Launcher:
     """Starts the broker under test by a command and replaces it when it has died.
 
     A command in one string is split as a shell would, but no shell runs it. What the broker prints goes to
-    `log`.
+    `log`. It has started when it answers and knows a worker of each of `services`.
     """
 
     def __init__(
@@ -52,11 +52,13 @@ class Launcher:
         target: Target,
         environment: Mapping[str, str] | None = None,
         log: str = os.devnull,
+        services: Sequence[bytes] = (),
     ) -> None:
         self.argv = shlex.split(command) if isinstance(command, str) else list(command)
         self.target = target
         self.environment = environment
         self.log = log
+        self.services = services
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -68,6 +70,10 @@ class Launcher:
             raise RuntimeError(
                 f"the broker started by {shlex.join(self.argv)} does not answer at {self.target.endpoint}"
             )
+        missing = await_services(self.target, self.services)
+        if missing:
+            self.stop()
+            raise RuntimeError(f"nobody offers {missing} at {self.target.endpoint}")
 
     def epitaph(self) -> str:
         """How the broker ended, or that it hangs."""
@@ -108,6 +114,30 @@ def answers(target: Target, patience: float | None = None) -> bool:
         return True
 
 
+def await_services(target: Target, services: Sequence[bytes], patience: float = 20.0) -> str:
+    """Wait until 8/MMI knows a worker of each service; returns those that are missing in the end, or ''."""
+    end = time.monotonic() + patience
+    missing = list(services)
+    with Stage(target) as stage:
+        while missing and time.monotonic() < end:
+            missing = [name for name in missing if stage.registered(name) != b"200"]
+            stage.listen(0.05)
+    return ", ".join(name.decode("ascii", "backslashreplace") for name in missing)
+
+
+def _stopped(check: Check, target: Target, group: Group | None) -> str:
+    """Who serves nobody any more after a check that applied; '' when all is well."""
+    if not answers(target) or (check.settle and not _survives_purge(target)):
+        return "broker"
+    if group is not None and group.bystander is not None:
+        with Stage(target) as stage:
+            try:
+                group.bystander(stage)
+            except CheckFailed:
+                return group.party
+    return ""
+
+
 def _survives_purge(target: Target) -> bool:
     """Keep asking until the broker's next purge of dead workers must have happened."""
     end = time.monotonic() + target.expiry + target.interval
@@ -121,7 +151,8 @@ def _survives_purge(target: Target) -> bool:
 def run_check(check: Check, target: Target, group: Group | None = None) -> Result:
     """Run one check on actors of its own.
 
-    Fails with "broker stopped answering" when nobody else gets a reply any more afterwards.
+    Fails with "broker stopped answering" when nobody else gets a reply any more afterwards, or with the same of
+    the group's party.
     """
     started = time.monotonic()
     outcome, detail, bystander = PASS, "", False
@@ -134,12 +165,11 @@ def run_check(check: Check, target: Target, group: Group | None = None) -> Resul
         outcome, detail = NA, str(reason)
     except CheckFailed as failure:
         outcome, detail, bystander = FAIL, str(failure), isinstance(failure, Unanswered)
-    alive = answers(target)
-    if alive and check.settle and outcome != NA:
-        alive = _survives_purge(target)
-    if not alive:
-        outcome, detail = FAIL, f"{detail}; then {STOPPED}" if detail and not bystander else STOPPED
-    return Result(check, outcome, time.monotonic() - started, detail, not alive)
+    gone = _stopped(check, target, group) if outcome != NA else "" if answers(target) else "broker"
+    if gone:
+        stopped = f"{gone} {STOPPED}"
+        outcome, detail = FAIL, f"{detail}; then {stopped}" if detail and not bystander else stopped
+    return Result(check, outcome, time.monotonic() - started, detail, bool(gone))
 
 
 def run_suite(

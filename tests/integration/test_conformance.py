@@ -1,20 +1,32 @@
-"""Our broker, in a process of its own, against the conformance suite; and the suite against a bad broker."""
+"""Our broker and Titanic, each in a process of its own, against the conformance suite; and it against bad ones."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import zmq
 
-from tests.conformance import Check, Group, Launcher, NotApplicable, Target, load_checks, run_check, run_suite
+from tests.conformance import (
+    Check,
+    CheckFailed,
+    Group,
+    Launcher,
+    NotApplicable,
+    Target,
+    load_checks,
+    run_check,
+    run_suite,
+)
 from tests.conformance.__main__ import main
-from tests.conformance.runner import FAIL, NA, NOT_REACHED, PASS
+from tests.conformance.runner import FAIL, NA, NOT_REACHED, PASS, Result, await_services
 
 INTERVAL, LIVENESS, REQUEST_EXPIRY = 0.5, 4, 2.0
 CONFIG = """
@@ -27,15 +39,23 @@ request_expiry = {expiry}
 """
 
 
+TITANIC = [b"titanic.request", b"titanic.reply", b"titanic.close"]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("RASPY_")}
+
+
 def _waits(check: Check) -> bool:
-    """Whether a check has to wait for the death of a worker, or for heartbeats."""
-    return check.settle or check.id.startswith("reliability.") or "died" in check.id or "expiry" in check.id
+    """Whether a check has to wait for the death of a worker, for heartbeats, or for a service to come back."""
+    waiting = ("reliability.", "tsp.run.", "tsp.worker.died", "tsp-extensions.")
+    return check.settle or check.id.startswith(waiting) or "died" in check.id or "expiry" in check.id
 
 
-CHECKS = [
-    pytest.param(group, check, id=check.id, marks=[pytest.mark.slow] if _waits(check) else [])
-    for group, check in load_checks()
-]
+def _params(party: str) -> list[Any]:
+    """The checks about one party, as pytest takes them."""
+    return [
+        pytest.param(group, check, id=check.id, marks=[pytest.mark.slow] if _waits(check) else [])
+        for group, check in load_checks()
+        if group.party == party
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +71,7 @@ def launcher() -> Iterator[Launcher]:
     launcher = Launcher(
         [sys.executable, "-m", "raspy.common.runner", "broker", "--config", config],
         target,
-        environment={key: value for key, value in os.environ.items() if not key.startswith("RASPY_")},
+        environment=ENVIRONMENT,
         log=os.path.join(directory, "log"),
     )
     launcher.start()
@@ -60,7 +80,70 @@ def launcher() -> Iterator[Launcher]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize(("group", "check"), CHECKS)
+class Beside:
+    """Our Titanic beside a broker. `victim` is a file where the paths of some hostile UUIDs lead to."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+        directory = os.path.dirname(launcher.log)
+        self.config, self.log = os.path.join(directory, "raspy.toml"), os.path.join(directory, "titanic.log")
+        self.state = os.path.join(directory, "state")
+        self.victim = [os.path.join(directory, f"victim{end}") for end in ("", ".req", ".rep")]
+        self.process: subprocess.Popen[bytes] | None = None
+        for path in self.victim:
+            with open(path, "w"):
+                pass
+
+    def start(self) -> None:
+        """Start it, and wait until the broker knows its services."""
+        command = [sys.executable, "-m", "raspy.common.runner", "titanic", "--config", self.config]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**ENVIRONMENT, "STATE_DIRECTORY": self.state},
+            )
+        missing = await_services(self.launcher.target, TITANIC)
+        if missing:
+            self.stop()
+            with open(self.log, encoding="utf-8", errors="replace") as log_text:
+                pytest.fail(f"Titanic did not register {missing}: {log_text.read()[-2000:]}")
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=10.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def restart(self) -> None:
+        """End it and the broker, and start both again."""
+        self.stop()
+        self.launcher.restart()
+        self.start()
+
+
+@pytest.fixture(scope="module")
+def titanic(launcher: Launcher) -> Iterator[Beside]:
+    """Our Titanic beside our broker, with a state directory of its own."""
+    beside = Beside(launcher)
+    beside.start()
+    yield beside
+    beside.stop()
+
+
+def expect_pass(result: Result) -> None:
+    """Skip what is optional and not done; anything else must have passed."""
+    if result.outcome == NA and result.check.level in ("SHOULD", "MAY"):
+        pytest.skip(result.detail)
+    assert result.outcome == PASS, f"{result.check.statement} {result.detail}"
+
+
+@pytest.mark.parametrize(("group", "check"), _params("broker"))
 def test_broker(launcher: Launcher, group: Group, check: Check) -> None:
     """One statement of 7/MDP, 8/MMI or docs/protocol about our broker."""
     result = run_check(check, launcher.target, group)
@@ -68,16 +151,25 @@ def test_broker(launcher: Launcher, group: Group, check: Check) -> None:
         ended = launcher.epitaph()
         launcher.restart()
         pytest.fail(f"{check.statement} {result.detail} ({ended})")
-    if result.outcome == NA and check.level in ("SHOULD", "MAY"):
-        pytest.skip(result.detail)
-    assert result.outcome == PASS, f"{check.statement} {result.detail}"
+    expect_pass(result)
+
+
+@pytest.mark.parametrize(("group", "check"), _params("Titanic"))
+def test_titanic(titanic: Beside, group: Group, check: Check) -> None:
+    """One statement of 9/TSP or docs/protocol about our Titanic."""
+    result = run_check(check, titanic.launcher.target, group)
+    if result.outcome == FAIL:
+        titanic.restart()
+    expect_pass(result)
+    assert [path for path in titanic.victim if not os.path.exists(path)] == []
 
 
 class Careless(threading.Thread):
-    """Forwards what looks right, says 200 to any mmi.service, and ends at the first bad message."""
+    """Forwards what looks right, says the same to any mmi.service, and ends at the first bad message."""
 
-    def __init__(self) -> None:
+    def __init__(self, mmi: bytes = b"200") -> None:
         super().__init__(daemon=True)
+        self.mmi = mmi
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.router = self.context.socket(zmq.ROUTER)
         self.router.linger = 0
@@ -99,7 +191,7 @@ class Careless(threading.Thread):
 
     def handle(self, sender: bytes, header: bytes, rest: list[bytes]) -> None:
         if header == b"MDPC01" and rest[0] == b"mmi.service":
-            self.router.send_multipart([sender, b"", header, rest[0], b"200"])
+            self.router.send_multipart([sender, b"", header, rest[0], self.mmi])
             return
         service = rest[0]
         if header == b"MDPC01":
@@ -116,14 +208,25 @@ class Careless(threading.Thread):
             self.router.send_multipart([worker, b"", b"MDPW01", b"\x02", *request])
 
 
-@pytest.fixture
-def careless() -> Iterator[Target]:
-    broker = Careless()
+def careless_broker(mmi: bytes) -> Iterator[Target]:
+    """A careless broker that runs as long as this generator does."""
+    broker = Careless(mmi)
     broker.start()
     yield Target(f"tcp://127.0.0.1:{broker.port}", 0.1, 3, patience=2.0)
     broker.ended.set()
     broker.join(10)
     broker.context.term()
+
+
+@pytest.fixture
+def careless() -> Iterator[Target]:
+    yield from careless_broker(b"200")
+
+
+@pytest.fixture
+def bare() -> Iterator[Target]:
+    """A broker that says of every service that it is not there."""
+    yield from careless_broker(b"404")
 
 
 def test_suite_finds_faults(careless: Target) -> None:
@@ -155,6 +258,34 @@ def test_group_that_does_not_apply(careless: Target) -> None:
     group.add("check", "nowhere", "ours", "Nothing is true.", refuse)
     [result] = run_suite([(group, group.checks[0])], careless)
     assert (result.outcome, result.detail) == (NA, "not for you")
+
+
+def test_group_whose_party_stops(careless: Target) -> None:
+    """A check after which the group's own party serves nobody fails, and what comes after it is not reached."""
+
+    def gone(stage: object) -> None:
+        raise CheckFailed("no reply")
+
+    group = Group("party", "A party", bystander=gone, party="Titanic")
+    group.add("first", "nowhere", "ours", "It goes on.", lambda stage: None)
+    group.add("second", "nowhere", "ours", "It goes on.", lambda stage: None)
+    results = list(run_suite([(group, check) for check in group.checks], careless))
+    assert [(result.outcome, result.detail) for result in results] == [
+        (FAIL, "Titanic stopped answering"),
+        (NOT_REACHED, ""),
+    ]
+
+
+def test_no_titanic(bare: Target) -> None:
+    """Where 8/MMI does not know titanic.request, the checks of 9/TSP do not apply."""
+    [check] = [(group, check) for group, check in load_checks("tsp.request.frames")]
+    [result] = run_suite([check], bare)
+    assert (result.outcome, result.detail) == (NA, "no Titanic: mmi.service does not know titanic.request")
+
+
+def test_a_service_that_is_missing(bare: Target) -> None:
+    """To wait for a service ends, and says which one is missing."""
+    assert await_services(bare, [b"titanic.request"], patience=0.2) == "titanic.request"
 
 
 def test_command_line(careless: Target, capsys: pytest.CaptureFixture[str]) -> None:

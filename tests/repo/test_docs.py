@@ -27,6 +27,7 @@ from raspy.common.runner import check_config, load_class
 from raspy.common.server import Server
 from raspy.common.verbs import Verb, Verbs
 from raspy.servers.broker import aging, broker, mdp, mmi, presence, proxy, settings, snapshots, updates
+from raspy.servers.titanic import dispatch, lane, store, titanic
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
@@ -201,6 +202,16 @@ PHRASES = [
     f"up to {kvsubscriber.LONGEST_WAIT:g} s",
     f"at once and every {presence.INTERVAL:g} s",
     f"has not answered for {presence.INTERVAL:g} s",
+    f"empty or longer than {titanic.SERVICE_BYTES} bytes",
+    f"asked for again after {lane.FIRST_PAUSE:g} s, then after twice as long from time to time, up to "
+    f"{lane.LONGEST_PAUSE:g} s",
+    f"asked for again every {dispatch.ASK_AGAIN:g} s",
+    f"sent again after {dispatch.FAILURE_PAUSE[0]:g} s, then after twice as long from failure to failure, up to "
+    f"{dispatch.FAILURE_PAUSE[1]:g} s",
+    f"Titanic itself has ended {dispatch.STARTS} times",
+    f"printable text of 1 to {store.NAME_BYTES} bytes",
+    f"are at most {store.ENTRIES:,}",
+    f"After {titanic.EVENT_NAMES} services, further ones",
 ]
 
 
@@ -309,6 +320,7 @@ def test_the_documentation_can_be_built_without_a_warning(tmp_path: Path) -> Non
         assert f"[{section}]" in configuration
         for key in keys:
             assert re.search(rf"^\s*{key}\s*$", configuration, re.M), f"{key} in [{section}]"
-    for service, verb in verbs():
-        assert f"&lt;host&gt;.&lt;server&gt;.{service}" in protocol
+    for service in services().values():
+        assert (service.name if service.whole_name else f"<host>.<server>.{service.name}") in html.unescape(protocol)
+    for _, verb in verbs():
         assert verb.usage in html.unescape(protocol)

@@ -94,11 +94,15 @@ class Majordomo(Executive, Statistics):
 
     def _time_for(self, frame: bytes) -> float:
         """Seconds for which a request may wait: those that it says itself, when they are fewer."""
+        lifetime = self._lifetime(frame)
         longest = self.settings.request_expiry
-        if len(frame) <= MDP.REQUEST_ID_LENGTH:
-            return longest
-        parsed = MDP.parse_id(frame)
-        return longest if parsed is None or parsed[1] is None else min(parsed[1], longest)
+        return longest if lifetime is None else min(lifetime, longest)
+
+    @staticmethod
+    def _lifetime(frame: bytes) -> float | None:
+        """Seconds within which a request says itself that it must begin."""
+        parsed = MDP.parse_id(frame) if len(frame) > MDP.REQUEST_ID_LENGTH else None
+        return None if parsed is None else parsed[1]
 
     def service_internal(self, service: bytes, msg: list[bytes]) -> None:
         """Answer a service of the broker itself (RFC 8/MMI); ``msg`` is client, body."""
@@ -298,6 +302,9 @@ class Majordomo(Executive, Statistics):
         """A worker died over this request: another gets it, or the client is told."""
         if request.attempts < self.settings.attempts and request.on_reply is None:
             self._redispatched.set()
+            if self._lifetime(request.body[0]) is None:
+                # It did not expire while it was taken; now it waits anew.
+                request.expiry = time.monotonic() + self.settings.request_expiry
             self._queue(service, request, first=True)
             self.dispatch(service)
         else:
