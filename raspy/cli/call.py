@@ -43,12 +43,17 @@ def act(request: Request) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the frames, then the status."""
-    for frame in result["frames"]:
+    print_frames(result["frames"])
+    print(printable(result["status"]))
+
+
+def print_frames(frames: list[Any]) -> None:
+    """Print frames as :func:`~raspy.cli.command.body_value` gives them: JSON indented, text as it is."""
+    for frame in frames:
         if isinstance(frame, str):
             print("\n".join(map(printable, frame.splitlines())))
         else:
             print_json(frame)
-    print(printable(result["status"]))
 
 
 def code(result: dict[str, Any]) -> int:

@@ -1,10 +1,11 @@
 """What the commands that ask the bus have in common.
 
-A command's module has its help in the docstring and up to four functions::
+A command's module has its help in the docstring and up to six functions::
 
     arguments(parser)        its own arguments; --config and --json are added to them
     act(request)             does it, and returns a result that JSON can hold
     show(result)             prints the result for a human
+    done(request, result)    what is left to do once the result is printed
     code(result)             the exit code; 0 when it is missing
     refused(error)           with --json: what to print, besides the line on stderr, when the configuration is wrong
 """
@@ -115,9 +116,19 @@ def parser_of(name: str, command: ModuleType) -> Parser:
     )
     if hasattr(command, "arguments"):
         command.arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--config", metavar="FILE", help="the configuration")
+    kept: dict[str, Any] = {"default": argparse.SUPPRESS}  # what stands before the verb is not overwritten
+    for each, default in [(parser, {}), *((verb, kept) for verb in verbs_of(parser).values())]:
+        each.add_argument("--json", action="store_true", help="print JSON", **default)
+        each.add_argument("--config", metavar="FILE", help="the configuration", **default)
     return parser
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of a command's verbs by name; most commands have none."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 def print_json(value: Any) -> None:
@@ -153,6 +164,8 @@ def run(name: str, command: ModuleType, words: Sequence[str]) -> int:
     if result is None:
         return GOOD
     _print(print_json if request.json else command.show, result)
+    if hasattr(command, "done"):
+        command.done(request, result)
     return int(command.code(result)) if hasattr(command, "code") else GOOD
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 from raspy.cli import COMMANDS
-from raspy.cli.command import Request, parser_of
+from raspy.cli.command import Parser, Request, parser_of, verbs_of
 from raspy.common.registry import SERVERS
 
 SHELLS = ("bash", "zsh", "fish")
@@ -23,16 +23,24 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS)
 
 
-def options() -> dict[str, list[str]]:
-    """The long options of each command, as its parser knows them."""
-    found = {}
+def parsers() -> dict[str, Parser | None]:
+    """The parser of each command; None for one that parses its words itself."""
+    found: dict[str, Parser | None] = {}
     for name, (place, _) in COMMANDS.items():
         module = __import__(f"raspy.cli.{place}", fromlist=["main"])
-        if hasattr(module, "main"):
-            found[name] = ["--help", "--json", "--config"]
-        else:
-            known = parser_of(name, module)._option_string_actions
-            found[name] = [option for option in known if option.startswith("--")]
+        found[name] = None if hasattr(module, "main") else parser_of(name, module)
+    return found
+
+
+def options() -> dict[str, list[str]]:
+    """The long options of each command and its verbs, as their parsers know them."""
+    found = {}
+    for name, parser in parsers().items():
+        known = ["--help", "--json", "--config"]
+        if parser is not None:
+            every = [option for each in (*verbs_of(parser).values(), parser) for option in each._option_string_actions]
+            known = [option for option in dict.fromkeys(every) if option.startswith("--")]
+        found[name] = known
     return found
 
 
@@ -53,7 +61,8 @@ def words_of_commands() -> list[tuple[str, str]]:
         ("|".join(SERVER_COMMANDS), " ".join(SERVERS)),
         ("completion", " ".join(SHELLS)),
         ("|".join(KEY_COMMANDS), '$(raspy __complete keys "$current" 2>/dev/null)'),
-        ("call", '$(raspy __complete services "$current" 2>/dev/null)'),
+        *((name, " ".join(verbs_of(parser))) for name, parser in parsers().items() if parser and verbs_of(parser)),
+        ("call|request", '$(raspy __complete services "$current" 2>/dev/null)'),
     ]
 
 

@@ -233,11 +233,19 @@ class ReplyMemory:
         return self._answers.get(request_id)
 
     def keep(self, request_id: bytes, answer: Later) -> None:
-        """Remember an answer; its size counts once it is given."""
+        """Remember an answer; its size counts once it is given. One that says "not now" (503) is forgotten then."""
         self._answers[request_id] = answer
         self._sizes[request_id] = 0
-        answer.then(lambda frames: self._weigh(request_id, sum(map(len, frames))))
+        answer.then(lambda frames: self._given(request_id, frames))
         self._trim()
+
+    def _given(self, request_id: bytes, frames: list[bytes]) -> None:
+        if frames[-1] == MDP.UNAVAILABLE and request_id in self._answers:
+            # Nothing was done, so a repeat may try again.
+            del self._answers[request_id]
+            self._bytes -= self._sizes.pop(request_id)
+        else:
+            self._weigh(request_id, sum(map(len, frames)))
 
     def _weigh(self, request_id: bytes, size: int) -> None:
         if request_id in self._sizes:

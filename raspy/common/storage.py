@@ -66,14 +66,16 @@ class Storage:
         self.commit_time = 0.0
         """Seconds that the last commit took."""
         self.on_recovered: Callable[[], None] = lambda: None
-        """Called when a damaged file was set aside: what was derived from it is to be derived again."""
+        """Called when another file has taken the place of one that was damaged or deleted: what was derived from it is
+        to be derived again."""
         self._writes: deque[Operation] = deque()
         self._reads: deque[tuple[Read, Done]] = deque()
         self._writing = self._reading = self._recovering = False
         self._group = 1
         self._gathering: Timer | None = None
         self._retry: Timer | None = None
-        self._started = 0.0
+        self._started = self._read_started = 0.0
+        self._begun = 0
         self._watch = server.call_every(PATIENCE / 2, self._look)
 
     @property
@@ -153,12 +155,26 @@ class Storage:
         self.commit_time = time.monotonic() - self._started
         self.commits += 1
         self._group = len(batch)
-        self._report("")
+        refused = [problem for _, problem in outcomes if isinstance(problem, StorageError)]
+        if not refused:
+            self._report("")
         for operation, (result, problem) in zip(batch, outcomes, strict=True):
+            if isinstance(problem, StorageError):
+                continue
             if problem is not None:
                 self.server.report(problem, f"writing to {self.database.path}")
             self._tell(operation.done, result, problem)
+        if refused:
+            self._refused(batch[-len(refused) :], refused[0])
+            return
+        self._look_for_new()
         self._go()
+
+    def _look_for_new(self) -> None:
+        """Tell when the file is another one than before."""
+        before, self._begun = self._begun, self.database.begun
+        if before and before != self._begun:
+            self.on_recovered()
 
     def _refused(self, batch: list[Operation], error: BaseException | None) -> None:
         """Nothing of a batch is on disk."""
@@ -173,8 +189,8 @@ class Storage:
                 self._tell(operation.done, None, told)
         if isinstance(told, Damaged):
             self._recover(told)
-        elif self._retry is None:
-            self._retry = self.server.call_later(RETRY, self._try_again)
+        else:
+            self._try_later()
         if not self._writing and any(not operation.keep for operation in self._writes):
             self._refuse_rest(told)
 
@@ -184,6 +200,10 @@ class Storage:
         self._writes = deque(operation for operation in self._writes if operation.keep)
         for operation in rest:
             self._tell(operation.done, None, told)
+
+    def _try_later(self) -> None:
+        if self._retry is None:
+            self._retry = self.server.call_later(RETRY, self._try_again)
 
     def _try_again(self) -> None:
         """Try the disk with what must be kept, or with nothing."""
@@ -203,18 +223,18 @@ class Storage:
         self._recovering = False
         if error is not None:
             self._report(str(error))
-            if self._retry is None:
-                self._retry = self.server.call_later(RETRY, self._try_again)
-            return
-        self._report("")
-        self.on_recovered()
-        self._go()
+            self._try_later()
+        else:
+            self._report("")
+            self._look_for_new()
+            self._go()
         if self._reads and not self._reading:
             self._start_reads()
 
     def _start_reads(self) -> None:
         jobs = [self._reads.popleft() for _ in range(min(len(self._reads), BATCH))]
         self._reading = True
+        self._read_started = time.monotonic()
         functions = [function for function, _ in jobs]
         self.server.in_pool(
             read, self.database, functions, done=lambda outcomes, error: self._have_read(jobs, outcomes, error),
@@ -230,9 +250,14 @@ class Storage:
             if isinstance(problem, Damaged):
                 self._report(str(problem))
                 self._recover(problem)
-            elif problem is not None and not isinstance(problem, StorageError):
+            elif isinstance(problem, StorageError):
+                self._report(str(problem))
+                self._try_later()
+            elif problem is not None:
                 self.server.report(problem, f"reading from {self.database.path}")
             self._tell(done, result, problem)
+        if self.problem:
+            self._try_later()
         if self._reads and not self._recovering:
             self._start_reads()
 
@@ -245,8 +270,13 @@ class Storage:
 
     def _look(self) -> None:
         """Report a disk that hangs."""
-        if self._writing and time.monotonic() - self._started > PATIENCE and not self.problem:
+        if self.problem:
+            return
+        before = time.monotonic() - PATIENCE
+        if self._writing and self._started < before:
             self._report(f"{self.database.path}: the disk has not taken a write for {PATIENCE:g} s")
+        elif self._reading and self._read_started < before:
+            self._report(f"{self.database.path}: the disk has not answered a read for {PATIENCE:g} s")
 
     def _report(self, problem: str) -> None:
         if problem != self.problem:
@@ -266,29 +296,42 @@ def commit(database: Database, batch: list[Operation]) -> list[Outcome]:
     except StorageError:
         raise
     except Exception:
-        return [_alone(database, operation) for operation in batch]
+        return alone(database, batch)
 
 
 def act(connection: sqlite3.Connection, batch: list[Operation]) -> list[Any]:
-    """Do a batch, all items of one function together, in the order in which each function first came."""
-    groups: dict[Write, list[int]] = {}
+    """Do a batch, all items of one function together, in the order in which each function first came.
+
+    What is kept is done in the order in which it came: it may have waited for long, one item for another.
+    """
+    groups: dict[tuple[Write, int], list[int]] = {}
+    last, run = None, 0
     for index, operation in enumerate(batch):
-        groups.setdefault(operation.function, []).append(index)
+        if operation.keep and operation.function is not last:
+            last, run = operation.function, run + 1
+        groups.setdefault((operation.function, run if operation.keep else 0), []).append(index)
     results: list[Any] = [None] * len(batch)
-    for function, indexes in groups.items():
+    for (function, _), indexes in groups.items():
         outcome = function(connection, [batch[index].item for index in indexes])
         for index, result in zip(indexes, outcome, strict=True):
             results[index] = result
     return results
 
 
-def _alone(database: Database, operation: Operation) -> Outcome:
-    try:
-        return database.write(lambda connection: act(connection, [operation])[0]), None
-    except StorageError:
-        raise
-    except Exception as error:
-        return None, error
+def alone(database: Database, batch: list[Operation]) -> list[Outcome]:
+    """Do each of a batch in a transaction of its own; when the disk refuses one, those behind it are refused too."""
+    outcomes: list[Outcome] = []
+    refused: StorageError | None = None
+    for operation in batch:
+        try:
+            if refused is None:
+                outcomes.append((database.write(lambda connection: act(connection, [operation])[0]), None))  # noqa: B023
+            else:
+                outcomes.append((None, refused))
+        except Exception as error:
+            refused = error if isinstance(error, StorageError) else None
+            outcomes.append((None, error))
+    return outcomes
 
 
 def read(database: Database, functions: list[Read]) -> list[Outcome]:

@@ -40,21 +40,25 @@ def completed(tmp_path: Path, line: str, offered: str = "") -> list[str]:
 
 
 def test_bash_completes(tmp_path: Path) -> None:
-    assert completed(tmp_path, "raspy st") == ["status"]
+    assert completed(tmp_path, "raspy sta") == ["status"]
     assert set(completed(tmp_path, "raspy ")) == {*COMMANDS, "--help", "--version"}
     assert completed(tmp_path, "raspy server ") == list(SERVERS)
     assert completed(tmp_path, "raspy make-safe br") == ["broker"]
     assert completed(tmp_path, "raspy watch --") == ["--help", "--count", "--for", "--json", "--config"]
     assert completed(tmp_path, "raspy completion z") == ["zsh"]
     assert completed(tmp_path, "raspy status ") == []
-    assert completed(tmp_path, "raspy --json st") == ["status"]
-    assert completed(tmp_path, "raspy --config some.toml --json st") == ["status"]
+    assert completed(tmp_path, "raspy --json sta") == ["status"]
+    assert completed(tmp_path, "raspy --config some.toml --json sta") == ["status"]
     assert completed(tmp_path, "raspy --json server --json br") == ["broker"]
     assert completed(tmp_path, "raspy server broker br") == []
-    assert completed(tmp_path, "raspy help st") == ["status"]
+    assert completed(tmp_path, "raspy help sta") == ["status"]
     keys = "/device/pi.fake.tank/level"
     assert completed(tmp_path, "raspy get /dev", keys) == [keys]
     assert completed(tmp_path, "raspy call pi", "pi.fake.mmi") == ["pi.fake.mmi"]
+    assert completed(tmp_path, "raspy request pi", "pi.fake.mmi") == ["pi.fake.mmi"]
+    assert completed(tmp_path, "raspy store ") == ["get", "set", "delete", "list", "export", "import"]
+    assert completed(tmp_path, "raspy queue r") == ["retry"]
+    assert {"--version", "--output", "--replace"} < set(completed(tmp_path, "raspy store set --"))
     (tmp_path / "my.toml").write_text("")
     assert completed(tmp_path, "raspy status --config my") == ["my.toml"]
 

@@ -97,6 +97,21 @@ def test_each_command_has_help(command: str) -> None:
         ["completion", "tcsh"],
         ["make-safe", "brocker"],
         ["status", "--config", "/nowhere/at/all"],
+        ["request"],
+        ["request", "pi.fake.devices", "--lifetime", "0"],
+        ["request", "pi.fake.devices", "--timeout", "nan"],
+        ["store"],
+        ["store", "nothing"],
+        ["store", "get", "a", "b"],
+        ["store", "delete", ""],
+        ["store", "set", "a", "b", "c"],
+        ["store", "set", "a", "b", "c", "warm"],
+        ["store", "set", "a", "b", "c", "\udcff"],
+        ["store", "set", "a", "b", "c", "1", "--version", "-1"],
+        ["store", "set", "a", "b", "c", "1", "--version", "9" * 5000],
+        ["queue", "nothing"],
+        ["queue", "list", "nothing"],
+        ["queue", "info"],
     ],
 )
 def test_wrong_use_is_one_line_and_2(words: list[str]) -> None:
@@ -113,6 +128,8 @@ def test_wrong_use_is_one_line_and_2(words: list[str]) -> None:
         (["--nosuch"], "unknown option '--nosuch'"),
         (["make-safe"], "use: raspy make-safe NAME"),
         (["server"], "use: raspy server NAME"),
+        (["store", "set", "a", "b", "c", "warm"], """a text has quotes of its own: '"warm"'"""),
+        (["store", "delete", ""], "a name cannot be empty"),
     ],
 )
 def test_wrong_use_says_what_is_wrong(words: list[str], said: str) -> None:

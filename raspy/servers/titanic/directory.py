@@ -84,12 +84,13 @@ class Directory:
         self._socket = self._monitor = None
         self._asking = b""
         self._still()
-        if monitor is not None:
-            self.loop.unregister(monitor)
         if socket is not None:
             self.loop.unregister(socket)
             socket.disable_monitor()
             socket.close(linger=0)
+        if monitor is not None:
+            self.loop.unregister(monitor)
+            monitor.close(linger=0)
 
     def _disconnected(self) -> None:
         if self._monitor is not None:

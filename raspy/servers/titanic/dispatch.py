@@ -84,7 +84,7 @@ class Dispatcher:
         if self._ticker is not None:
             self._ticker.cancel()
         self._directory.close()
-        self._channels.close()
+        self._let_go()
 
     def begin(self, services: list[bytes], first_own: int) -> None:
         """Start, or start over, with the services for which the file has requests."""
@@ -114,9 +114,7 @@ class Dispatcher:
             flight.withdrawn = True
         lane = self.lanes.get(service)
         if lane is not None:
-            for request in [r for r in lane.buffer if r.id == number]:
-                lane.buffer.remove(request)
-                lane.bytes -= sum(map(len, request.body))
+            lane.withdraw(number)
 
     def taken(self) -> frozenset[int]:
         """Numbers of the requests that have begun, or are about to."""
@@ -124,14 +122,20 @@ class Dispatcher:
 
     def lost(self) -> None:
         """The broker is gone or new: it knows none of the requests in flight. They are run again, with the same id."""
-        self._channels.close()
+        self._let_go()
         flights, self.flights = self.flights, {}
         for flight in flights.values():
             if not self._withdrawn(flight):
                 flight.lane.again(flight.request)
         for lane in self.lanes.values():
-            lane.window = lane.tries = 0
+            lane.tries = 0
             lane.due, lane.pause = 0.0, FIRST_PAUSE
+
+    def _let_go(self) -> None:
+        """Close the connections. The replies that have come are taken, but nothing more is begun."""
+        for lane in self.lanes.values():
+            lane.window = 0
+        self._channels.close()
 
     # Services
 
@@ -261,8 +265,13 @@ class Dispatcher:
             self._park(lane, request, f"Titanic has ended {STARTS} times while it was run", [])
             return
 
-        def marked(_: None, error: Exception | None) -> None:
-            if error is None and lane.window:
+        def marked(changed: int | None, error: Exception | None) -> None:
+            if changed == 0:
+                # It was withdrawn meanwhile.
+                lane.ended(request)
+                lane.taken.discard(request.id)
+                self._advance(lane)
+            elif error is None and lane.window:
                 self._run(lane, request)
             else:
                 request.marked = error is None

@@ -87,6 +87,8 @@ class Lane:
 
     def offer(self, request: Request) -> None:
         """Take a request that is on disk; the memory may be full, then it is read from there later."""
+        if request.id <= self.last:
+            return  # it was read from there already
         full = len(self.buffer) >= BUFFER or (self.bytes + request_bytes(request) > BUFFER_BYTES and bool(self.buffer))
         if self.more or self.reading or full:
             self.more = self.fresh = True
@@ -137,6 +139,15 @@ class Lane:
         self.bytes = self.last = 0
         self.more = True
         self.stale = self.reading
+
+    def withdraw(self, number: int) -> None:
+        """Forget a request that has not been taken."""
+        for request in [request for request in self.buffer if request.id == number]:
+            self.buffer.remove(request)
+            self.bytes -= request_bytes(request)
+        if self.reading:
+            # It may be among those that are read.
+            self.more = self.stale = True
 
     def away(self) -> None:
         """It cannot be asked to do anything for a while."""

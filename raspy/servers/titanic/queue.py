@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 LISTED = 1000
 TEXT = 4096
 """Bytes of a frame that are shown."""
+FRAMES = 100
+"""Frames of a message that are shown."""
+REASON = 400
+"""Bytes of a reason that are shown."""
 NAMES = {number: name for name, number in requests.STATES.items()}
 
 QUEUE = Verbs("queue")
@@ -21,7 +25,7 @@ QUEUE = Verbs("queue")
 
 def described(server: Titanic, row: Any) -> dict[str, Any]:
     """A row of the file, for people."""
-    number, secret, service, state, at, failures, deadline, time, reply, _ = row
+    number, secret, service, state, at, failures, deadline, time, reply, *_ = row
     now = server.clock.now()
     name = NAMES[state]
     if state == requests.PENDING and server.in_flight(number):
@@ -35,13 +39,18 @@ def described(server: Titanic, row: Any) -> dict[str, Any]:
         "time": time,
         "failures": failures,
         "lifetime": None if deadline is None or state != requests.PENDING else round(max(0.0, deadline - now), 1),
-        "reason": text(frames[0]) if frames else "",
+        "reason": text(frames[0], REASON) if frames else "",
     }
 
 
-def text(frame: bytes) -> str:
+def text(frame: bytes, limit: int = TEXT) -> str:
     """A frame as JSON can hold it, cut when it is long."""
-    return frame[:TEXT].decode("utf-8", "backslashreplace") + ("…" if len(frame) > TEXT else "")
+    return frame[:limit].decode("utf-8", "backslashreplace") + ("…" if len(frame) > limit else "")
+
+
+def texts(frames: list[bytes]) -> list[str]:
+    """Frames as JSON can hold them; what would be too much for one message is left off."""
+    return [text(frame) for frame in frames[:FRAMES]] + ["…"] * (len(frames) > FRAMES)
 
 
 def checked(uuid: str) -> tuple[int, bytes]:
@@ -94,9 +103,9 @@ def info(server: Titanic, uuid: str) -> Later:
         if row is None:
             return unknown(uuid)
         told = described(server, row)
-        told["body"] = [text(frame) for frame in requests.unpack(row[-1])]
+        told["body"] = texts(requests.unpack(row[-1]))
         done = row[3] == requests.DONE
-        told["reply"] = [text(frame) for frame in requests.unpack(row[-2])] if done else None
+        told["reply"] = texts(requests.unpack(row[-2])) if done else None
         return told
 
     return server.queue_read(lambda connection: requests.row(connection, number, secret), answer)
@@ -104,8 +113,9 @@ def info(server: Titanic, uuid: str) -> Later:
 
 @QUEUE.verb()
 def retry(server: Titanic, uuid: str) -> Later:
-    """Run a parked request again; ``409`` when it is not parked."""
+    """Run a parked request again, with a new lifetime if it had one; ``409`` when it is not parked."""
     number, secret = checked(uuid)
+    now = server.clock.now()
 
     def answer(found: tuple[int, bytes] | None) -> Any:
         if found is None:
@@ -115,7 +125,8 @@ def retry(server: Titanic, uuid: str) -> Later:
         server.run_again(found[1])
         return {"uuid": uuid, "state": "pending"}
 
-    return server.queue_write(requests.retry, (number, secret), answer)
+    item = (number, secret, now, now + server.settings.command_lifetime)
+    return server.queue_write(requests.retry, item, answer)
 
 
 @QUEUE.verb()

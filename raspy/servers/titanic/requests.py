@@ -166,7 +166,8 @@ class Numbers:
         None when the file is full.
         """
         if used_bytes(connection) > min(item.most_bytes for item in items):
-            return [None] * len(items)
+            kept = [known(connection, item.client) for item in items]
+            return [(*found, False) if found else None for found in kept]
         rows = []
         for item in items:
             told = (item.client, item.service, item.body, item.at, item.deadline, item.time, item.trusted)
@@ -185,11 +186,8 @@ class Numbers:
     def _known(
         self, connection: sqlite3.Connection, number: int, secret: bytes, client: bytes | None
     ) -> tuple[int, bytes, bool]:
-        if client is not None:
-            kept = connection.execute("SELECT id, secret FROM requests WHERE client = ?", (client,)).fetchone()
-            if kept is not None and kept[0] != number:
-                return kept[0], kept[1], False
-        return number, secret, True
+        kept = known(connection, client)
+        return (number, secret, True) if kept is None or kept[0] == number else (*kept, False)
 
     def begin(self, connection: sqlite3.Connection, items: list[tuple[Boot, int]]) -> list[Begun]:
         """Find out where to go on. An item is what is known of this boot, and how many services to name."""
@@ -204,6 +202,16 @@ class Numbers:
             begun.services = services(connection, b"", limit)
             found.append(begun)
         return found
+
+
+def known(connection: sqlite3.Connection, client: bytes | None) -> tuple[int, bytes] | None:
+    """Number and secret of the request to which its client gave an id; None when it is not kept."""
+    if client is None:
+        return None
+    found: tuple[int, bytes] | None = connection.execute(
+        "SELECT id, secret FROM requests WHERE client = ?", (client,)
+    ).fetchone()
+    return found
 
 
 class Boot:
@@ -302,10 +310,11 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def mark(connection: sqlite3.Connection, items: list[int]) -> list[None]:
-    """Take note, before they are begun, of requests that an earlier Titanic may have begun."""
-    connection.executemany("UPDATE requests SET starts = starts + 1 WHERE id = ?", [(item,) for item in items])
-    return [None] * len(items)
+def mark(connection: sqlite3.Connection, items: list[int]) -> list[int]:
+    """Take note, before they are begun, of requests that an earlier Titanic may have begun. 0 for one not kept."""
+    return [
+        connection.execute("UPDATE requests SET starts = starts + 1 WHERE id = ?", (item,)).rowcount for item in items
+    ]
 
 
 def close(connection: sqlite3.Connection, items: list[tuple[int, bytes]]) -> list[tuple[int, bytes] | None]:
@@ -361,18 +370,25 @@ def next_deadline(connection: sqlite3.Connection) -> float | None:
     return None if first is None else float(first)
 
 
-def retry(connection: sqlite3.Connection, items: list[tuple[int, bytes]]) -> list[tuple[int, bytes] | None]:
-    """Have a parked request run again: its state before and service come back, None when it is not known."""
+def retry(
+    connection: sqlite3.Connection, items: list[tuple[int, bytes, float, float]]
+) -> list[tuple[int, bytes] | None]:
+    """Have parked requests run again: state before and service come back, None for one that is not known.
+
+    An item is number, secret, the time, and the new deadline of one that had a lifetime.
+    """
     found = []
-    for item in items:
-        row = connection.execute("SELECT state, service FROM requests WHERE id = ? AND secret = ?", item).fetchone()
+    for number, secret, now, deadline in items:
+        row = connection.execute(
+            "SELECT state, service FROM requests WHERE id = ? AND secret = ?", (number, secret)
+        ).fetchone()
         found.append(row)
         if row is not None and row[0] == PARKED:
             # An attempt more, as its id must be a new one: the server would answer a known one from memory.
             connection.execute(
-                "UPDATE requests SET state = 0, failures = 0, starts = 0, attempt = attempt + 1, deadline = NULL, "
-                "reply = NULL WHERE id = ?",
-                item[:1],
+                "UPDATE requests SET state = 0, failures = 0, starts = 0, attempt = attempt + 1, at = ?, "
+                "deadline = iif(deadline IS NULL, NULL, ?), reply = NULL WHERE id = ?",
+                (now, deadline, number),
             )
     return found
 
@@ -418,13 +434,17 @@ def replies(connection: sqlite3.Connection, number: int, secret: bytes) -> tuple
 
 
 COLUMNS = "id, secret, service, state, at, failures, deadline, time, reply, body"
+SHORT_COLUMNS = (
+    f"id, secret, service, state, at, failures, deadline, time, iif(state = {DONE}, NULL, substr(reply, 1, 1024))"
+)
+"""Without what may be long; of a failed one's reply the reason is first."""
 
 
 def rows(connection: sqlite3.Connection, state: int | None, limit: int) -> list[Any]:
-    """What the file says of requests, those of one state or all, the oldest first."""
+    """What the file says of requests, those of one state or all, the oldest first; without their bodies."""
     where = "" if state is None else "WHERE state = ?"
     return connection.execute(
-        f"SELECT {COLUMNS} FROM requests {where} ORDER BY id LIMIT ?",  # noqa: S608  ours
+        f"SELECT {SHORT_COLUMNS} FROM requests {where} ORDER BY id LIMIT ?",  # noqa: S608  ours
         (limit,) if state is None else (state, limit),
     ).fetchall()
 

@@ -53,11 +53,11 @@ class TitanicConfig(Section, frozen=True):
         ),
     ] = 256 << 20
     request_bytes: Annotated[
-        int, Meta(ge=1, le=8 << 20, description="Longest request, service and frames.", extra={"unit": "B"})
+        int, Meta(ge=1, le=8 << 20, description="Longest request, all its frames together.", extra={"unit": "B"})
     ] = 1 << 20
     value_bytes: Annotated[
         int, Meta(ge=1, le=4 << 20, description="Longest value in the store.", extra={"unit": "B"})
     ] = 256 << 10
     store_bytes: Annotated[
-        int, Meta(ge=1, le=1 << 30, description="All values in the store together.", extra={"unit": "B"})
+        int, Meta(ge=1, le=12 << 20, description="All names and values in the store together.", extra={"unit": "B"})
     ] = 8 << 20

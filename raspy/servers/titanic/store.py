@@ -279,14 +279,15 @@ def get_value(server: Titanic, service: str, section: str, key: str) -> Later:
 
 
 @STORE.verb(name="delete")
-def delete_value(server: Titanic, service: str, section: str = "", key: str = "") -> Later:
+def delete_value(server: Titanic, service: str, section: str | None = None, key: str | None = None) -> Later:
     """Delete an entry, a section or all of a service; how many entries were ``deleted``, which may be 0."""
-    path = _path(service, section, key)
+    # An empty name is refused here: it must not stand for everything.
+    path = checked_name(*(name for name in (service, section, key) if name is not None))
     return server.store_write(remove, path, lambda count: {"deleted": count})
 
 
 @STORE.verb(name="list", reads=True)
-def list_names(server: Titanic, service: str = "", section: str = "") -> Later:
+def list_names(server: Titanic, service: str | None = None, section: str | None = None) -> Later:
     """The ``services`` and the ``sections`` of one with the number of their entries, or the ``keys`` of a section with
     their versions."""
     path = _path(service, section)
@@ -295,7 +296,7 @@ def list_names(server: Titanic, service: str = "", section: str = "") -> Later:
 
 
 @STORE.verb(name="export", reads=True)
-def export_all(server: Titanic, service: str = "") -> Later:
+def export_all(server: Titanic, service: str | None = None) -> Later:
     """Everything, or everything of one service, as a document that ``import`` takes."""
     path = _path(service)
     return server.store_read(lambda connection: everything(connection, path), msgspec.Raw)
@@ -312,13 +313,10 @@ def import_all(server: Titanic, document: str, mode: str = "merge") -> Later:
     )
 
 
-def _path(*parts: str) -> tuple[str, ...]:
-    """The parts that are given.
+def _path(*parts: str | None) -> tuple[str, ...]:
+    """The parts that are given. An empty one is not a missing one: it must not widen what is deleted.
 
-    :raises VerbError: 400 for one behind a missing one
+    :raises VerbError: 400
     """
-    given = [part for part in parts if part]
-    if tuple(given) != parts[: len(given)]:
-        raise VerbError(MDP.BAD_REQUEST, "a key needs its section, a section its service")
-    checked_name(*given)
-    return tuple(given)
+    path: tuple[str, ...] = checked_name(*(part for part in parts if part is not None))
+    return path

@@ -30,6 +30,8 @@ SERVICE_BYTES = 255
 """Bytes of a service's name, as in the broker."""
 NOT_SERVICES = (b"mmi.", b"titanic.", MDP.REQUEST_ID)
 """Names that no request may have: answered at once by the broker or by Titanic; the last is an id that is not right."""
+FRAMES = 1017
+"""Frames of a reply that the broker carries behind a status."""
 REASON = 200
 """Characters behind a status."""
 SWEEP = 600.0
@@ -152,6 +154,7 @@ class Titanic(Server):
         parsed = MDP.parse_id(body[0])
         frames = body[1:] if parsed else body
         lifetime = parsed[1] if parsed else None
+        client = bytes.fromhex(parsed[0][len(MDP.REQUEST_ID) :].decode()) if parsed else None
         if len(frames) < 2 or not 0 < len(frames[0]) <= SERVICE_BYTES or frames[0].startswith(NOT_SERVICES):
             reply([refused(MDP.BAD_REQUEST, request_problem(frames))])
             return
@@ -162,7 +165,7 @@ class Titanic(Server):
             return
         if sum(self.counts.values()) >= self.settings.queue_requests:
             problem = f"{self.settings.queue_requests} requests are kept, the most that queue_requests allows"
-            reply([refused(MDP.ERROR, problem)])
+            self._find(client, refused(MDP.ERROR, problem), reply)
             return
         if lifetime is None and frames[1] == b"exec" and service.endswith(b".devices"):
             lifetime = self.settings.command_lifetime
@@ -170,7 +173,7 @@ class Titanic(Server):
         item = Accepted(
             service,
             packed,
-            bytes.fromhex(parsed[0][len(MDP.REQUEST_ID) :].decode()) if parsed else None,
+            client,
             None if lifetime is None else now + lifetime,
             now,
             time.time(),
@@ -178,6 +181,14 @@ class Titanic(Server):
             self.settings.queue_bytes,
         )
         self.queue.write(self._numbers.accept, item, functools.partial(self._is_kept, item, frames[1:], reply))
+
+    def _find(self, client: bytes | None, refusal: bytes, reply: Reply) -> None:
+        """Answer with the uuid of a request that was accepted before, or with a refusal."""
+
+        def answer(found: tuple[int, bytes] | None, error: Exception | None) -> None:
+            reply([refusal] if found is None else [MDP.OK, requests.uuid_of(*found).encode()])
+
+        self.queue.read(lambda connection: requests.known(connection, client), answer)
 
     def _is_kept(
         self,
@@ -278,6 +289,7 @@ class Titanic(Server):
     def run_again(self, service: bytes) -> None:
         """A parked request of a service is pending again."""
         self._moved(PARKED, PENDING)
+        self._next_deadline = self.clock.now()
         if self.dispatcher is not None:
             self.dispatcher.reread(service)
 
@@ -427,6 +439,8 @@ def reply_frames(found: tuple[int, bytes | None, int] | None) -> list[bytes]:
     if state == PENDING:
         return [MDP.PENDING]
     frames = requests.unpack(packed)
+    if state == DONE and len(frames) > FRAMES:
+        return [refused(MDP.ERROR, f"the reply has {len(frames)} frames; {FRAMES} can be passed on")]
     if state == DONE:
         return [MDP.OK, *frames]
     if state == LATE:
