@@ -9,9 +9,11 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.benchmarks import idle
+from tests.benchmarks import durable_table, idle
+from tests.benchmarks.durable import Disk, DurableRow, default_directory, durable_rows, durable_ways
 from tests.benchmarks.process import BenchError, Children, free_ports, progress
 from tests.benchmarks.rows import Row, all_rows
 from tests.benchmarks.table import Table
@@ -23,7 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny rounds that show only that everything works")
     parser.add_argument("--only", metavar="PATTERN", default="", help="rows whose name matches this regular expression")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every sample there")
-    parser.add_argument("--rounds", metavar="N", type=int, default=0, help="rounds of each row (default 5)")
+    parser.add_argument("--rounds", metavar="N", type=int, default=0, help="rounds of each row (default 5; durable 3)")
     parser.add_argument(
         "--reference",
         metavar="NAME=COMMAND@ENDPOINT",
@@ -32,7 +34,15 @@ def arguments() -> argparse.Namespace:
         help="another MDP broker, for instance guide-c='mdbroker@tcp://127.0.0.1:5555'",
     )
     parser.add_argument("--idle-seconds", metavar="S", type=float, default=0, help="idle window (default 60)")
+    parser.add_argument(
+        "--directory",
+        metavar="DIR",
+        type=Path,
+        default=default_directory(),
+        help="where the durable rows keep their state, on the disk to be measured (default: build)",
+    )
     options = parser.parse_args()
+    options.durable_rounds = options.rounds or (1 if options.quick else 3)
     options.rounds = options.rounds or (1 if options.quick else 5)
     options.idle_seconds = options.idle_seconds or (2.0 if options.quick else 60.0)
     if not 1 <= options.rounds <= 100 or not 1 <= options.idle_seconds <= 3600:
@@ -58,13 +68,41 @@ def measure(row: Row, targets: list[Target], rounds: int, scratch: Path) -> None
             return
 
 
+def make_directory(directory: Path) -> None:
+    """Before anything is measured: a mistake in it is told at once."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--directory {directory}: {error.strerror}") from error
+
+
+def measure_durable(options: argparse.Namespace, rows: list[DurableRow], ports: Iterator[int], scratch: Path) -> str:
+    """The durable rows, on a directory of their own that is gone afterwards; what is printed of them."""
+    if not rows:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as directory:
+        disk = Disk(Path(directory), scratch)
+        ways = durable_ways(ports, disk)
+        for row in rows:
+            measure(row, row.fitting(ways), options.durable_rounds, scratch)
+        return durable_table.text(rows, options.durable_rounds, disk)
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, object]:
+    return {row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows}
+
+
 def run(options: argparse.Namespace, scratch: Path) -> int:
     ports = free_ports()
     mdp, kv = mdp_targets(ports, options.reference), kv_targets(ports)
     only = re.compile(options.only)
     rows = [row for row in all_rows(options.quick) if only.search(row.name)]
+    durable = [row for row in durable_rows(options.quick) if only.search(row.name)]
+    if durable:
+        make_directory(options.directory)
     for row in rows:
         measure(row, kv if row.group == "kv" else mdp, options.rounds, scratch)
+    durable_text = measure_durable(options, durable, ports, scratch)
     processes = idle.measure(scratch, ports, options.idle_seconds) if only.search("idle") else []
     progress("")
     names = list(dict.fromkeys(target.name for target in [*mdp, *kv]))
@@ -72,12 +110,14 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
     print(f"Python {platform.python_version()}, {platform.machine()}, rounds: {options.rounds}, interleaved")
     if rows:
         print(table.text())
+    if durable:
+        print(durable_text)
     if processes:
         print(idle.text(processes, options.idle_seconds))
     if options.json:
-        found = {row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows}
-        options.json.write_text(json.dumps({"rows": found, "idle": processes}, indent=1) + "\n")
-    return 0 if rows or processes else 1
+        found = {"rows": as_json(rows), "durable": as_json(durable), "idle": processes}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0 if rows or durable or processes else 1
 
 
 def main() -> int:

@@ -13,9 +13,22 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import idle
-from tests.benchmarks.process import ROOT, cpu_seconds, descendants, started_at
-from tests.benchmarks.rows import all_rows
+from tests.benchmarks import durable_table, idle
+from tests.benchmarks.durable import (
+    ACCEPTED,
+    BARE_WORKER,
+    ONE_SLOT,
+    RUN,
+    SLOTS,
+    SQLITE,
+    Disk,
+    durable_rows,
+    file_system,
+)
+from tests.benchmarks.durable_table import verdicts
+from tests.benchmarks.load.counters import synced
+from tests.benchmarks.process import ROOT, BenchError, cpu_seconds, descendants, started_at
+from tests.benchmarks.rows import Sample, all_rows
 from tests.benchmarks.table import Table, aligned
 from tests.benchmarks.targets import LOOP, OURS, Reference
 
@@ -55,6 +68,32 @@ def test_every_row_has_figures_for_our_broker_and_loses_nothing(only: str, tmp_p
             assert other != OURS
             assert why in ("not installed", "keeps no queue of its own")
         assert name in printed
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        "durable: 10 clients",
+        pytest.param("durable.*1 client", marks=pytest.mark.slow),
+        pytest.param("durable.*100", marks=pytest.mark.slow),
+    ],
+)
+def test_every_durable_row_has_figures_and_loses_nothing(only: str, tmp_path: Path) -> None:
+    file, state = tmp_path / "bench.json", tmp_path / "state"
+    argv = bench("--quick", "--only", only, "--json", str(file), "--directory", str(state))
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())["durable"]
+    assert found
+    for name, row in found.items():
+        assert {SQLITE, BARE_WORKER, ACCEPTED, RUN} <= set(row["samples"]), row["failures"]
+        assert not row["failures"]
+        for samples in row["samples"].values():
+            assert samples[0]["value"] > 0
+            assert samples[0].get("lost", 0) == samples[0].get("refused", 0) == 0
+        assert name in done.stdout
+    assert "state on " in done.stdout
+    assert not list(state.iterdir())
 
 
 @pytest.mark.slow
@@ -126,6 +165,65 @@ def test_ratios_and_aims_are_in_the_last_column() -> None:
     assert table.verdict(slots, "guide") == "0.80; 1.60 of its 1 slot (aim >= 1.5)"
     assert table.verdict(memory, "guide") == "0.50 (aim < 1)"
     assert "1.60 of its 1 slot" in table.text()
+
+
+def durable_sample(rate: float, **more: float) -> Sample:
+    """A round of one second."""
+    return {"value": rate, "good": rate, "seconds": 1.0, **more}
+
+
+def titanic_sample(rate: float, syncs: float) -> Sample:
+    used = {"cpu": 0.5, "broker_cpu": 0.2, "written": rate * 1000, "syncs": syncs, "commits": syncs}
+    return durable_sample(rate, **used, refused=0, lost=0, pss=12 << 20, pss_after=13 << 20)
+
+
+def test_durable_rows_print_the_ratios_and_aims() -> None:
+    rows = {row.name: row for row in durable_rows(quick=False)}
+    plain, slow = rows["durable: 100 clients"], rows["durable, fsync + 10 ms: 100 clients"]
+    plain.samples |= {SLOTS: [durable_sample(8000)], ONE_SLOT: [durable_sample(4000)]}
+    plain.samples[ACCEPTED] = [titanic_sample(rate, rate / 20) for rate in (4000, 3000, 5000)]
+    slow.samples |= {SQLITE: [durable_sample(8000)], ACCEPTED: [titanic_sample(6000, 100)]}
+    whole = {f"{part}_{key}": value for part in ("run", "closed") for key, value in (("seconds", 2.0), ("syncs", 400))}
+    plain.samples[RUN] = [titanic_sample(2000, 200) | whole]
+    assert list(verdicts(plain)) == [
+        "0.50 of 32 slots (aim >= 0.6, MISSED)",
+        "1.00 of 1 slot",
+        "20 per fsync (aim >= 10)",
+    ]
+    assert list(verdicts(slow)) == ["0.75 of bare SQLite (aim >= 0.7)"]
+    plain.failures["fsync loop, 4 KiB"] = "the disk is full"
+    lines = durable_table.table([plain, slow]).splitlines()
+    assert "the disk is full" in lines[1]
+    run = next(line for line in lines if "and run" in line)
+    assert run.split()[2:5] == ["1,000", "1,000", "1,000"]
+    assert run.split()[5] == "5.0"
+    assert any("PSS of Titanic 12.0 MiB, 13.0 after 2,000 requests" in line for line in lines)
+
+
+def test_the_file_system_of_a_directory_is_told() -> None:
+    assert file_system(Path("/proc/self"))[0] == "proc"
+    assert file_system(Path("/"))[0] not in ("", "unknown")
+
+
+def test_fsync_is_counted_and_slowed_down(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, tmp_path)
+    if disk.no_shim:
+        pytest.skip(disk.no_shim)
+    settings, count = disk.environment(delay_us=30_000)
+    code = "import os; fd = os.open('.', 0); os.fsync(fd); os.fdatasync(fd)"
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], env=os.environ | settings, cwd=tmp_path, timeout=30, check=True)
+    assert synced(count) == 2
+    assert time.monotonic() - began >= 0.06
+
+
+def test_without_a_compiler_fsync_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    disk = Disk(tmp_path, tmp_path)
+    assert disk.environment(delay_us=0) == ({}, "")
+    with pytest.raises(BenchError, match="no C compiler"):
+        disk.environment(delay_us=1)
+    assert "no C compiler" in disk.text()
 
 
 def test_idle_processes_of_ours_have_aims() -> None:
