@@ -78,7 +78,7 @@ class Executive:
         self.broker_port = broker_port
         self.ctx: zmq.Context[Socket] = zmq.Context()
         self.notifier = Notifier()
-        self.pool = Pool(self._wake, self._guard)
+        self.pool = Pool(self._wake, self.guard)
         self.errors = 0
         """Exceptions that escaped a handler since the start; each is in the log."""
         self.last_error = ""
@@ -192,7 +192,7 @@ class Executive:
         for source, _ in events:
             handler = self._handlers.get(source)
             if handler is not None:
-                self._guard(handler)
+                self.guard(handler)
         while self._timers and self._timers[0].due <= began:
             timer = heapq.heappop(self._timers)
             if timer.cancelled:
@@ -200,7 +200,7 @@ class Executive:
             if timer.interval:
                 timer.due = max(timer.due + timer.interval, began + timer.interval / 2)
                 heapq.heappush(self._timers, timer)
-            self._guard(timer.function, *timer.args)
+            self.guard(timer.function, *timer.args)
         took = time.monotonic() - began
         if took > self.longest_turn:
             self.longest_turn = took
@@ -234,7 +234,8 @@ class Executive:
         self.last_error = f"{doing}: {type(error).__name__}: {error}"
         logger.error("%s failed", doing, exc_info=error)
 
-    def _guard(self, function: Callable[..., Any], *args: Any) -> None:
+    def guard(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a handler; an exception that escapes it is reported, and the loop goes on."""
         try:
             function(*args)
         except Exception as error:
@@ -268,7 +269,7 @@ class Executive:
         self.pool.collect()
         for _ in range(len(self._calls)):
             function, args = self._calls.popleft()
-            self._guard(function, *args)
+            self.guard(function, *args)
 
     def _arm_pool(self, delay: float) -> None:
         if self._pool_timer is not None:

@@ -17,6 +17,7 @@ import zmq
 
 from raspy.common import MDP
 from raspy.common.executive import Executive, Socket, Timer
+from raspy.common.pollgroup import PollGroup
 from raspy.common.zhelpers import receiver, sender
 
 FIRST_RECONNECT = 100
@@ -43,6 +44,7 @@ class WorkerConnection:
     :param heartbeat: milliseconds between heartbeats
     :param liveness: silent heartbeats after which the broker counts as lost
     :param reconnect: milliseconds, the longest pause between attempts
+    :param group: watches the socket in place of the loop
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class WorkerConnection:
         heartbeat: int = MDP.HEARTBEAT_INTERVAL,
         liveness: int = MDP.HEARTBEAT_LIVENESS,
         reconnect: int = MDP.HEARTBEAT_INTERVAL,
+        group: PollGroup | None = None,
     ) -> None:
         self.loop = loop
+        self.group = group
         self.address = address
         self.service = service
         self.on_request = on_request
@@ -68,6 +72,7 @@ class WorkerConnection:
         self.client: bytes | None = None
         """Address of the client whose request is being worked on."""
         self._socket: Socket | None = None
+        self._receiving = False
         self._put: Callable[[list[bytes]], None]
         self._get: Callable[[], list[bytes] | None]
         self._connection = 0
@@ -98,6 +103,8 @@ class WorkerConnection:
             self._put([b"", MDP.W_WORKER, command, *frames])
         except zmq.Again:
             self.loop.report(MDP.ServerError(f"{self.address} takes nothing"), "sending to the broker")
+        if self.group is not None:
+            self._receive()
 
     def _connect(self) -> None:
         self._waiting = None
@@ -113,7 +120,7 @@ class WorkerConnection:
         self._socket.reconnect_ivl_max = 2000
         self._socket.connect(self.address)
         self._put, self._get = sender(self._socket), receiver(self._socket)
-        self.loop.register(self._socket, self._receive)
+        (self.group or self.loop).register(self._socket, self._receive)
         self.liveness = self.full_liveness
         self.heard = False
         self.send(MDP.W_READY, self.service)
@@ -125,7 +132,7 @@ class WorkerConnection:
         if goodbye:
             self.send(MDP.W_DISCONNECT)
         self._socket = None
-        self.loop.unregister(socket)
+        (self.group or self.loop).unregister(socket)
         socket.close(linger=DISCONNECT_LINGER if goodbye else 0)
 
     def _retry(self) -> None:
@@ -147,16 +154,22 @@ class WorkerConnection:
             self.send(MDP.W_HEARTBEAT)
 
     def _receive(self) -> None:
-        socket, get = self._socket, self._get
-        for _ in range(RECEIVE_LIMIT):
-            if socket is None or socket is not self._socket:
-                return
-            frames = get()
-            if frames is None:
-                return
-            self._take(frames)
-            if self.client is not None:
-                return  # nothing but heartbeats comes before the reply; to look for them costs as much as a request
+        """Take what has come; all of it, as a group tells of it only once."""
+        if self._receiving:
+            return
+        self._receiving = True
+        try:
+            for _ in range(RECEIVE_LIMIT):
+                frames = self._get() if self._socket is not None else None
+                if frames is None:
+                    return
+                self._take(frames)
+                if self.client is not None and self.group is None:
+                    return  # before the reply only heartbeats come; to look for them costs as much as a request
+        finally:
+            self._receiving = False
+        if self.group is not None:
+            self.loop.call_later(0, self._receive)
 
     def _take(self, frames: list[bytes]) -> None:
         if len(frames) < 3 or frames[0] or frames[1] != MDP.W_WORKER:

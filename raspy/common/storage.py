@@ -154,7 +154,8 @@ class Storage:
             return
         self.commit_time = time.monotonic() - self._started
         self.commits += 1
-        self._group = len(batch)
+        # Those that came meanwhile are as many as did not fit into this group's turn: half of all who ask.
+        self._group = len(batch) + len(self._writes)
         refused = [problem for _, problem in outcomes if isinstance(problem, StorageError)]
         if not refused:
             self._report("")

@@ -39,15 +39,19 @@ class Clock:
 
     def boot(self) -> Boot:
         """What is known now."""
-        return Boot(self.boot_id, time.clock_gettime(time.CLOCK_BOOTTIME), time.time(), self.trusted())
+        return Boot(self.boot_id, self.since(), time.time(), self.trusted())
 
     def start(self, base: float) -> None:
         """Go on from where the file says."""
         self.base = base
 
+    def since(self) -> float:
+        """Seconds since the machine started."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def now(self) -> float:
         """Seconds."""
-        return self.base + time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self.base + self.since()
 
     def trusted(self) -> bool:
         """Whether the wall clock was set from the network since the boot."""

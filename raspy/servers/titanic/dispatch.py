@@ -16,7 +16,7 @@ from raspy.common.kvsimple import BAD_BODY
 from raspy.servers.titanic import requests
 from raspy.servers.titanic.channels import Channel, Channels
 from raspy.servers.titanic.directory import Directory
-from raspy.servers.titanic.lane import BUFFER, FIRST_PAUSE, Lane
+from raspy.servers.titanic.lane import BUFFER, BUFFER_BYTES, FIRST_PAUSE, Lane
 from raspy.servers.titanic.requests import PARKED, PENDING, Request
 
 if TYPE_CHECKING:
@@ -245,16 +245,16 @@ class Dispatcher:
         if lane.more and not lane.reading and len(lane.buffer) < BUFFER // 2:
             lane.reading = True
             self.server.queue.read(
-                lambda connection: requests.page(connection, lane.service, lane.last, BUFFER),
+                lambda connection: requests.page(connection, lane.service, lane.last, BUFFER, BUFFER_BYTES),
                 functools.partial(self._read, lane),
             )
 
-    def _read(self, lane: Lane, found: list[Request] | None, error: Exception | None) -> None:
+    def _read(self, lane: Lane, found: tuple[list[Request], bool] | None, error: Exception | None) -> None:
         if found is None or error is not None:
             lane.reading = False
             lane.due = time.monotonic() + FIRST_PAUSE
             return
-        lane.refill(found, len(found) == BUFFER)
+        lane.refill(*found)
         self._advance(lane)
 
     def _mark(self, lane: Lane, request: Request) -> None:

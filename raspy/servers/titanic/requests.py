@@ -125,21 +125,22 @@ class Accepted:
     """A request as it comes in.
 
     :param client: the id that the client gave it, 16 bytes
-    :param at: time of the server's own clock
+    :param lifetime: seconds
+    :param since: seconds since the machine started; the server's own clock is known once the file is open
     :param time: Unix time
     :param trusted: whether that can be believed
     :param most_bytes: of the file, beyond which it is refused
     """
 
-    __slots__ = ("at", "body", "client", "deadline", "most_bytes", "service", "time", "trusted")
+    __slots__ = ("body", "client", "deadline", "lifetime", "most_bytes", "service", "since", "time", "trusted")
 
     def __init__(
         self,
         service: bytes,
         body: bytes,
         client: bytes | None,
-        deadline: float | None,
-        at: float,
+        lifetime: float | None,
+        since: float,
         time: float,
         trusted: bool,
         most_bytes: int,
@@ -147,8 +148,10 @@ class Accepted:
         self.service = service
         self.body = body
         self.client = client
-        self.deadline = deadline
-        self.at = at
+        self.lifetime = lifetime
+        self.deadline: float | None = None
+        """Set when it is written."""
+        self.since = since
         self.time = time
         self.trusted = trusted
         self.most_bytes = most_bytes
@@ -159,6 +162,7 @@ class Numbers:
 
     def __init__(self) -> None:
         self.next = 1
+        self.base = 0.0
 
     def accept(self, connection: sqlite3.Connection, items: list[Accepted]) -> list[tuple[int, bytes, bool] | None]:
         """Keep new requests; number, secret, and whether it is new (a repeat of one that is kept is not).
@@ -170,7 +174,9 @@ class Numbers:
             return [(*found, False) if found else None for found in kept]
         rows = []
         for item in items:
-            told = (item.client, item.service, item.body, item.at, item.deadline, item.time, item.trusted)
+            at = self.base + item.since
+            item.deadline = None if item.lifetime is None else at + item.lifetime
+            told = (item.client, item.service, item.body, at, item.deadline, item.time, item.trusted)
             rows.append((self.next, os.urandom(8), *told))
             self.next += 1
         before = connection.total_changes
@@ -196,6 +202,7 @@ class Numbers:
         found = []
         for boot, limit in items:
             begun = begin(connection, boot)
+            self.base = begun.base
             begun.first_own = self.next
             begun.counts = counts(connection)
             begun.next_deadline = next_deadline(connection)
@@ -393,14 +400,26 @@ def retry(
     return found
 
 
-def page(connection: sqlite3.Connection, service: bytes, after: int, limit: int) -> list[Request]:
-    """The next requests of a service that are pending, in order."""
+def page(
+    connection: sqlite3.Connection, service: bytes, after: int, limit: int, most_bytes: int
+) -> tuple[list[Request], bool]:
+    """The next requests of a service that are pending, in order, and whether there are more.
+
+    One comes in any case; further ones while their bodies do not have more bytes than they may.
+    """
+    found: list[Request] = []
+    size = 0
     rows = connection.execute(
         "SELECT id, secret, body, failures, attempt, starts, deadline FROM requests "
         "WHERE state = 0 AND service = ? AND id > ? ORDER BY id LIMIT ?",
-        (service, after, limit),
+        (service, after, limit + 1),
     )
-    return [Request(row[0], row[1], service, unpack(row[2]), *row[3:]) for row in rows]
+    for row in rows:
+        size += len(row[2])
+        if found and (len(found) == limit or size > most_bytes):
+            return found, True
+        found.append(Request(row[0], row[1], service, unpack(row[2]), *row[3:]))
+    return found, False
 
 
 def services(connection: sqlite3.Connection, after: bytes, limit: int) -> list[bytes]:

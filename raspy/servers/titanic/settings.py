@@ -16,7 +16,7 @@ class TitanicConfig(Section, frozen=True):
 
     slots: Annotated[
         int,
-        Meta(ge=1, le=512, description="Requests that each of its services takes at a time; opened when needed."),
+        Meta(ge=1, le=512, description="Requests that are accepted at a time; each takes 90 KB while it is needed."),
     ] = 128
     in_flight: Annotated[
         int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raspy.common.executive import Executive
 from raspy.common.mdwrkapi import OnRequest, Reply, WorkerConnection
+from raspy.common.pollgroup import PollGroup
 
 FEW = 2
 SHRINK = 30.0
@@ -29,6 +30,7 @@ class Slots:
         self.connections: list[WorkerConnection] = []
         self._busy = 0
         self._peak = 0
+        self._group = PollGroup(loop)
         self._ticker = loop.call_every(SHRINK, self._shrink)
         self._grow(min(FEW, most))
 
@@ -43,10 +45,12 @@ class Slots:
         for connection in self.connections:
             connection.close()
         self.connections.clear()
+        self._group.close()
 
     def _grow(self, count: int) -> None:
         for _ in range(count):
-            self.connections.append(WorkerConnection(self.loop, self.address, self.service, self._request))
+            connection = WorkerConnection(self.loop, self.address, self.service, self._request, group=self._group)
+            self.connections.append(connection)
 
     def _shrink(self) -> None:
         wanted = max(FEW, 2 * self._peak)

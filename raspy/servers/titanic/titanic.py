@@ -30,12 +30,16 @@ SERVICE_BYTES = 255
 """Bytes of a service's name, as in the broker."""
 NOT_SERVICES = (b"mmi.", b"titanic.", MDP.REQUEST_ID)
 """Names that no request may have: answered at once by the broker or by Titanic; the last is an id that is not right."""
+REPLY_SLOTS, CLOSE_SLOTS = 16, 32
+"""Replies and closings taken at a time: nobody waits for a disk with the first, or for a device with the second."""
 FRAMES = 1017
 """Frames of a reply that the broker carries behind a status."""
 REASON = 200
 """Characters behind a status."""
 SWEEP = 600.0
 """Seconds between looks for replies that were kept for long enough."""
+EVENT_NAME_BYTES = 300
+"""Bytes of a service's name in the key of an event; more would be too long for a key."""
 EVENT_NAMES = 256
 """Services under whose own names events are published; those of further ones share a name."""
 FIGURES = (
@@ -103,12 +107,12 @@ class Titanic(Server):
         super().start()
         address = MDP.endpoint(self.broker_ip, self.broker_port)
         self.dispatcher = Dispatcher(self, address)
-        for name, handler in (
-            (b"titanic.request", self.titanic_request),
-            (b"titanic.reply", self.titanic_reply),
-            (b"titanic.close", self.titanic_close),
+        for name, handler, most in (
+            (b"titanic.request", self.titanic_request, self.settings.slots),
+            (b"titanic.reply", self.titanic_reply, REPLY_SLOTS),
+            (b"titanic.close", self.titanic_close, CLOSE_SLOTS),
         ):
-            self._slots.append(Slots(self, address, name, handler, self.settings.slots))
+            self._slots.append(Slots(self, address, name, handler, min(most, self.settings.slots)))
         self.call_every(1.0, self._look_for_late)
         self.call_every(SWEEP, self._sweep)
         self.store.write(nothing, None, lambda *_: None, keep=True)
@@ -169,13 +173,12 @@ class Titanic(Server):
             return
         if lifetime is None and frames[1] == b"exec" and service.endswith(b".devices"):
             lifetime = self.settings.command_lifetime
-        now = self.clock.now()
         item = Accepted(
             service,
             packed,
             client,
-            None if lifetime is None else now + lifetime,
-            now,
+            lifetime,
+            self.clock.since(),
             time.time(),
             self.clock.trusted(),
             self.settings.queue_bytes,
@@ -382,6 +385,7 @@ class Titanic(Server):
 
     def _request_event(self, service: bytes, **fields: Any) -> None:
         name = printable(service.decode("utf-8", "backslashreplace")).replace("/", "_")
+        name = name.encode()[:EVENT_NAME_BYTES].decode("utf-8", "ignore")
         if name not in self._told:
             if len(self._told) >= EVENT_NAMES:
                 name = "others"
