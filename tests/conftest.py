@@ -41,3 +41,18 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, None]:
     _refuse_skip((yield).get_result())
+
+
+COUNTED = "counted"
+"""Name of a property, recorded by a test with ``record_property``, that the reader of the run is shown."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have counted, which is of interest when they pass too."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            lines = [text for name, text in report.user_properties if name == COUNTED]
+            if lines and report.when == "call":
+                terminalreporter.write_sep("=", report.nodeid)
+                for line in lines:
+                    terminalreporter.write_line(str(line))

@@ -14,7 +14,12 @@ from types import ModuleType
 import pytest
 
 # Programs whose Debian package has another name.
-_PACKAGES = {"mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients", "cc": "gcc"}
+_PACKAGES = {
+    "mosquitto_pub": "mosquitto-clients",
+    "mosquitto_sub": "mosquitto-clients",
+    "cc": "gcc",
+    "mkfs.ext4": "e2fsprogs",
+}
 
 
 def need_program(name: str) -> str:

@@ -44,6 +44,9 @@ NOT_IMPLEMENTED = b"501"
 UNAVAILABLE = b"503"
 """Status frames, as in docs/protocol: last in a reply, first in Titanic's."""
 
+STATUS_FIRST = frozenset((b"titanic.request", b"titanic.reply", b"titanic.close"))
+"""The services of RFC 9/TSP."""
+
 REQUEST_ID = b"RASPY1 "
 """A first frame of this and 32 hex digits names a request, so that a repeat of it is answered from memory."""
 REQUEST_ID_LENGTH = len(REQUEST_ID) + 32

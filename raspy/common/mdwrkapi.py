@@ -103,8 +103,6 @@ class WorkerConnection:
             self._put([b"", MDP.W_WORKER, command, *frames])
         except zmq.Again:
             self.loop.report(MDP.ServerError(f"{self.address} takes nothing"), "sending to the broker")
-        if self.group is not None:
-            self._receive()
 
     def _connect(self) -> None:
         self._waiting = None
@@ -124,6 +122,8 @@ class WorkerConnection:
         self.liveness = self.full_liveness
         self.heard = False
         self.send(MDP.W_READY, self.service)
+        if self.group is not None:
+            self.loop.call_later(0, self._receive)  # not at once: whoever makes the connection does not have it yet
 
     def _disconnect(self, goodbye: bool) -> None:
         socket, self.client = self._socket, None
@@ -152,6 +152,8 @@ class WorkerConnection:
             self._retry()
         elif time.monotonic() - self._sent >= self.heartbeat / 2:
             self.send(MDP.W_HEARTBEAT)
+            if self.group is not None:
+                self._receive()
 
     def _receive(self) -> None:
         """Take what has come; all of it, as a group tells of it only once."""
@@ -202,6 +204,8 @@ class WorkerConnection:
             client, self.client = self.client, None
             # without a body it is no reply, and the broker would wait for one for ever
             self.send(MDP.W_REPLY, client, b"", *(body or [b""]))
+            if self.group is not None:
+                self._receive()
 
 
 class MajorDomoWorker:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raspy.common import MDP
 
@@ -15,6 +17,74 @@ def test_the_values_of_the_specification() -> None:
 
 def test_a_request_id_has_the_length_that_is_looked_for() -> None:
     assert len(MDP.REQUEST_ID + b"0" * 32) == MDP.REQUEST_ID_LENGTH
+
+
+DIGITS = st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
+
+
+@given(DIGITS, st.none() | st.floats(0, 9e9))
+def test_an_id_and_its_lifetime_are_read_as_they_were_written(digits: str, lifetime: float | None) -> None:
+    parsed = MDP.parse_id(MDP.id_frame(digits, lifetime))
+    assert parsed is not None
+    assert parsed[0] == MDP.id_frame(digits)
+    if lifetime is None:
+        assert parsed[1] is None
+    else:
+        assert parsed[1] == pytest.approx(min(lifetime, MDP.LONGEST_LIFETIME), abs=0.001)
+
+
+@given(DIGITS, st.floats(max_value=0))
+def test_a_lifetime_that_is_over_is_none_left(digits: str, lifetime: float) -> None:
+    assert MDP.parse_id(MDP.id_frame(digits, lifetime)) == (MDP.id_frame(digits), 0.0)
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=80).map(MDP.REQUEST_ID.__add__))
+def test_any_frame_is_an_id_or_none(frame: bytes) -> None:
+    parsed = MDP.parse_id(frame)
+    if parsed is not None:
+        assert frame.startswith(parsed[0])
+        assert len(parsed[0]) == MDP.REQUEST_ID_LENGTH
+        assert parsed[1] is None or 0 <= parsed[1] <= MDP.LONGEST_LIFETIME
+        assert MDP.parse_id(parsed[0]) == (parsed[0], None)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        " ",
+        "  5",
+        " 5 ",
+        " -1",
+        " +1",
+        " nan",
+        " inf",
+        " 1e3",
+        " 1.",
+        " .5",
+        " 5,0",
+        " 0x5",
+        " 12345678901",
+        "5",
+        " ٣",
+    ],
+)
+def test_what_is_no_lifetime_makes_it_no_id(end: str) -> None:
+    frame = MDP.id_frame("0" * 32) + end.encode()
+    assert (MDP.parse_id(frame) is None) == bool(end)
+
+
+@pytest.mark.parametrize(
+    "digits", [b"0" * 31, b"0" * 33, b"g" * 32, b"", b"0" * 31 + b" ", b"\xff" * 32, b"0" * 32 + b"\n"]
+)
+def test_what_is_no_id(digits: bytes) -> None:
+    assert MDP.parse_id(MDP.REQUEST_ID + digits) is None
+    assert MDP.parse_id(digits) is None
+
+
+def test_ids_are_unlike_each_other() -> None:
+    assert len({MDP.new_id() for _ in range(100)}) == 100
+    assert MDP.parse_id(MDP.id_frame(MDP.new_id())) is not None
 
 
 @pytest.mark.parametrize(

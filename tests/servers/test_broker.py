@@ -191,6 +191,92 @@ def test_a_request_that_nobody_takes_expires() -> None:
         assert not worker.requests
 
 
+def test_a_request_expires_when_it_says_so_itself_wherever_it_stands() -> None:
+    with running_bus(heartbeat=50) as bus:
+        client, service = bus.stage.client(), unique()
+        client.request(service, OWN, b"0")
+        client.request(service, OWN + b" 0.05", b"late")
+        client.request(service, OWN + b" 1000", b"1")
+        assert "in its time" in refusal(client.reply())
+        assert bus.statistic("queued") == 2
+        worker = bus.stage.worker(service)
+        for number in range(2):
+            request = worker.request()
+            assert request.body[1] == b"%d" % number
+            worker.reply(request, b"done")
+        assert [client.reply().body for _ in range(2)] == [[b"done"]] * 2
+        bus.at_rest()
+
+
+def test_a_request_is_given_to_no_worker_after_its_time(bus: Bus) -> None:
+    client, service = bus.stage.client(), unique()
+    worker, held = bus.stage.busy_worker(service, client, OWN, b"slow")
+    client.request(service, OWN + b" 0.05", b"late")
+    client.request(service, OWN, b"next")
+    bus.eventually(lambda broker: broker.queued == 2)
+    end = time.monotonic() + 0.06
+    bus.eventually(lambda _: time.monotonic() > end)
+    worker.reply(held, b"done")
+    assert worker.request().body == [OWN, b"next"]
+    bodies = [client.reply().body for _ in range(2)]
+    assert [b"done"] in bodies
+    assert [json.loads(body[0]) for body in bodies if body != [b"done"]] == ["no worker took the request in its time"]
+
+
+def test_a_request_without_any_time_is_run_at_once_or_never(bus: Bus) -> None:
+    client, service = bus.stage.client(), unique()
+    worker, held = bus.stage.busy_worker(service, client, OWN, b"slow")
+    client.request(service, OWN + b" 0", b"never")
+    bus.eventually(lambda broker: broker.queued == 1)
+    worker.reply(held, b"done")
+    bodies = [client.reply().body for _ in range(2)]
+    assert sorted(body[-1] for body in bodies) == [b"503", b"done"]
+    assert not worker.requests
+
+
+@pytest.mark.parametrize("own", [b" 1000", b" -1", b" x", b""])
+def test_no_request_waits_for_longer_than_the_broker_allows(own: bytes) -> None:
+    with running_bus(heartbeat=50, request_expiry=0.05) as bus:
+        client = bus.stage.client()
+        client.request(unique(), OWN + own, b"work")
+        assert "in its time" in refusal(client.reply())
+
+
+def test_a_time_in_another_frame_is_none(bus: Bus) -> None:
+    client, service = bus.stage.client(), unique()
+    client.request(service, b"work", OWN + b" 0")
+    bus.eventually(lambda broker: broker.queued == 1)
+    worker = bus.stage.worker(service)
+    assert worker.request().body == [b"work", OWN + b" 0"]
+
+
+def test_a_request_whose_worker_died_is_not_begun_again_after_its_time(bus: Bus) -> None:
+    client, service = bus.stage.client(), unique()
+    client.request(service, OWN + b" 0.2", b"work")
+    worker = bus.stage.worker(service)
+    worker.request()
+    end = time.monotonic() + 0.2
+    bus.eventually(lambda _: time.monotonic() > end)
+    worker.close()
+    second = bus.stage.worker(service)
+    assert "in its time" in refusal(client.reply())
+    assert not second.requests
+
+
+def test_a_client_of_ours_is_told_by_its_name_too() -> None:
+    """What Titanic sends to a foreign service must not begin with an id."""
+    with running_bus(heartbeat=50, request_expiry=0.2, queue_requests=1) as bus:
+        titanic, foreign, service = bus.stage.client(OWN), bus.stage.client(b"RASPY"), unique()
+        titanic.request(service, b"first")
+        titanic.request(service, b"too many")
+        assert "1 requests wait" in refusal(titanic.reply())
+        assert "in its time" in refusal(titanic.reply())
+        foreign.request(service, b"first")
+        foreign.request(service, b"too many")
+        bus.eventually(lambda broker: broker._refused.value == 4)
+        nothing_for(foreign)
+
+
 def test_a_request_that_is_worked_on_does_not_expire() -> None:
     with running_bus(heartbeat=100, request_expiry=0.1) as bus:
         client, service = bus.stage.client(), unique()

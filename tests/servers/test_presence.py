@@ -247,6 +247,46 @@ def test_a_server_names_no_services_but_its_own(bus: Bus) -> None:
     assert ours(client, "pi.tanker.devices") is False
 
 
+def test_services_without_a_host_in_their_name_are_ours_too(bus: Bus) -> None:
+    """Those under the name that the server has on every host, and no others."""
+    client, mine, foreign = bus.stage.client(), ["tank.request", "tank.store"], ["tanker.request", "pond.store", "tank"]
+    bus.stage.idle_worker(b"tank.request")
+    raw = Raw(bus)
+    raw.tell(services=[*HEALTHY["services"], *mine, *foreign])
+    raw.becomes("ok")
+    for service in ("tank.store", *foreign):
+        bus.stage.idle_worker(service.encode())
+    assert [ours(client, service) for service in mine] == [True, True]
+    assert [ours(client, service) for service in foreign] == [False, False, False]
+
+
+def test_a_service_without_a_host_is_ours_only_while_its_server_is_there(bus: Bus) -> None:
+    raw, client = Raw(bus), bus.stage.client()
+    raw.tell(services=[*HEALTHY["services"], "tank.request"])
+    raw.becomes("ok")
+    raw.worker.close()
+    raw.becomes("lost")
+    worker = bus.stage.idle_worker(b"tank.request")
+    assert ours(client, "tank.request") is False
+    raw = Raw(bus)
+    raw.tell(services=[*HEALTHY["services"], "tank.request"], instance="another")
+    raw.becomes("ok")
+    assert ours(client, "tank.request") is True
+    worker.disconnect()
+    assert bus.stage.until(lambda: ours(client, "tank.request") is None)
+
+
+def test_a_server_that_does_not_name_a_service_any_more(bus: Bus) -> None:
+    raw, client = Raw(bus), bus.stage.client()
+    raw.tell(services=[*HEALTHY["services"], "tank.request"])
+    raw.becomes("ok")
+    bus.runner.call(lambda: bus.runner.executive.presence._ask_all())
+    raw.tell(memory=8)
+    assert bus.stage.until(lambda: (raw.state() or {})["memory"] == 8)
+    bus.stage.idle_worker(b"tank.request")
+    assert ours(client, "tank.request") is False
+
+
 # ---------------------------------------------------------------- hostile ones
 
 

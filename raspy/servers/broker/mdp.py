@@ -170,7 +170,7 @@ class Majordomo(Executive, Statistics):
         self._refused.set()
         ours = request.body[0].startswith(MDP.REQUEST_ID) or request.client.startswith(MDP.REQUEST_ID)
         if request.on_reply is not None or ours:
-            self._answer(service, request, [json_encode(reason), MDP.UNAVAILABLE])
+            self._answer(service, request, refusal(service, reason, MDP.UNAVAILABLE))
 
     def _answer(self, service: bytes, request: Request, body: list[bytes]) -> None:
         if request.on_reply is not None:
@@ -311,8 +311,18 @@ class Majordomo(Executive, Statistics):
             reason = f"{request.attempts} workers of {service.name.decode('utf-8', 'replace')} died over this request"
             if request.on_reply is None:
                 MDP.logger.warning("request given up: %s", reason)
-            self._answer(service.name, request, [json_encode(reason), MDP.ERROR])
+            self._answer(service.name, request, refusal(service.name, reason, MDP.ERROR))
 
     def _drop_if_unused(self, service: Service) -> None:
         if not service.count and not service.requests:
             self.services.pop(service.name, None)
+
+
+def refusal(service: bytes, reason: str, status: bytes) -> list[bytes]:
+    """The broker's own answer in the place of a worker's: a reason as JSON, then a status.
+
+    Those of the services of RFC 9/TSP have their status in front, and 500 is the only one for trouble.
+    """
+    if service in MDP.STATUS_FIRST:
+        return [MDP.ERROR + b" " + reason.encode("ascii", "backslashreplace")]
+    return [json_encode(reason), status]

@@ -33,13 +33,14 @@ class Clock:
 
     def __init__(self, boot_id: str | None = None) -> None:
         self.boot_id = boot_id or read_boot_id() or os.urandom(16).hex()
-        self.base = 0.0
+        self.base: float | None = None
+        """What is added to the seconds since the boot; None until the file has said it."""
         self._trusted = False
         self._looked = float("-inf")
 
     def boot(self) -> Boot:
         """What is known now."""
-        return Boot(self.boot_id, self.since(), time.time(), self.trusted())
+        return Boot(self.boot_id, self.since(), time.time(), self.trusted(), self.base)
 
     def start(self, base: float) -> None:
         """Go on from where the file says."""
@@ -51,7 +52,7 @@ class Clock:
 
     def now(self) -> float:
         """Seconds."""
-        return self.base + self.since()
+        return (self.base or 0.0) + self.since()
 
     def trusted(self) -> bool:
         """Whether the wall clock was set from the network since the boot."""

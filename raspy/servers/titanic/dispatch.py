@@ -26,6 +26,8 @@ TICK = 0.1
 """Seconds between looks at what is due."""
 ASK_AGAIN = 5.0
 """Seconds after which a service with work is asked for again: its workers may be more or fewer."""
+AGREE = 0.7
+"""Seconds until it is asked for the second time; the broker has noticed the death of a worker by then."""
 LANES = 1000
 """Services known at a time; the others have their turn when one of these is idle or away."""
 SCAN = 10.0
@@ -134,7 +136,7 @@ class Dispatcher:
     def _let_go(self) -> None:
         """Close the connections. The replies that have come are taken, but nothing more is begun."""
         for lane in self.lanes.values():
-            lane.window = 0
+            lane.window = lane.workers = 0
         self._channels.close()
 
     # Services
@@ -215,11 +217,16 @@ class Dispatcher:
             return
         lane.tries = 0 if ours else lane.tries + 1
         if not ours and not self._directory.foreign and looks_ours(lane.service) and lane.tries < STRANGER_TRIES:
-            lane.window, lane.due = 0, time.monotonic() + STRANGER_PAUSE
+            lane.window = lane.workers = 0
+            lane.due = time.monotonic() + STRANGER_PAUSE
             return
         lane.ours = ours
         lane.pause = FIRST_PAUSE
-        lane.window = min(workers, self.server.settings.in_flight)
+        # One that has died may still be counted, beside the one in its place: a second answer has to agree.
+        lane.window = min(workers, lane.workers or 1, self.server.settings.in_flight)
+        if workers > lane.workers:
+            lane.asked_at -= ASK_AGAIN - AGREE
+        lane.workers = workers
         self._advance(lane)
 
     # Requests

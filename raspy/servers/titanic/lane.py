@@ -39,6 +39,7 @@ class Lane:
         "taken",
         "tries",
         "window",
+        "workers",
     )
 
     def __init__(self, service: bytes) -> None:
@@ -60,6 +61,8 @@ class Lane:
         """How many of them have no reply yet."""
         self.window = 0
         """Requests that it may have at a time: its workers; 0: it is away, or not known."""
+        self.workers = 0
+        """What the last answer said."""
         self.ours = False
         self.asking = False
         self.asked_at = 0.0
@@ -151,7 +154,7 @@ class Lane:
 
     def away(self) -> None:
         """It cannot be asked to do anything for a while."""
-        self.window = 0
+        self.window = self.workers = 0
         self.due = time.monotonic() + self.pause
         self.pause = min(self.pause * 2, LONGEST_PAUSE)
 

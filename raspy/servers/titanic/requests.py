@@ -228,11 +228,13 @@ class Boot:
     :param since: seconds since the machine started
     :param time: Unix time
     :param trusted: whether that can be believed
+    :param base: what the clock of this process, which has begun before, adds to ``since``; None: it begins now
     """
 
-    __slots__ = ("boot_id", "since", "time", "trusted")
+    __slots__ = ("base", "boot_id", "since", "time", "trusted")
 
-    def __init__(self, boot_id: str, since: float, time: float, trusted: bool) -> None:
+    def __init__(self, boot_id: str, since: float, time: float, trusted: bool, base: float | None = None) -> None:
+        self.base = base
         self.boot_id = boot_id
         self.since = since
         self.time = time
@@ -271,8 +273,14 @@ def begin(connection: sqlite3.Connection, boot: Boot) -> Begun:
     machine was off is not known, unless the clock could be believed before and can be now.
     """
     known = connection.execute("SELECT boot_id, base FROM boot").fetchone()
-    if known is not None and known[0] == boot.boot_id:
+    if boot.base is None and known is not None and known[0] == boot.boot_id:
         return Begun(known[1], [])
+    if boot.base is not None:
+        # Another file than before, with what could be saved of that: its times are those of this process.
+        connection.execute(
+            "INSERT OR REPLACE INTO boot (id, boot_id, base) VALUES (1, ?, ?)", (boot.boot_id, boot.base)
+        )
+        return Begun(boot.base, [])
     (latest,) = connection.execute("SELECT max(at) FROM requests").fetchone()
     base = max(latest or 0.0, known[1] if known else 0.0)
     now = {"now": base + boot.since, "time": boot.time, "trusted": boot.trusted}

@@ -31,7 +31,8 @@ SCHEMAS: tuple[Schema, ...] = (
         )""",
     ),
 )
-TABLES = ("store",)
+TABLES = ("sqlite_sequence", "store")
+"""With the first, SQLite's own, no version is given twice even after the file was damaged (autoinc.html)."""
 NAME_BYTES = 255
 ENTRIES = 20_000
 FORMAT, FORMAT_VERSION = "raspy-store", 1

@@ -34,7 +34,7 @@ REPLY_SLOTS, CLOSE_SLOTS = 16, 32
 """Replies and closings taken at a time: nobody waits for a disk with the first, or for a device with the second."""
 FRAMES = 1017
 """Frames of a reply that the broker carries behind a status."""
-REASON = 200
+REASON = 400
 """Characters behind a status."""
 SWEEP = 600.0
 """Seconds between looks for replies that were kept for long enough."""
@@ -272,7 +272,7 @@ class Titanic(Server):
         return self.dispatcher is not None and number in self.dispatcher.flights
 
     def service_success(self, request: Request) -> None:
-        """A request has its reply, which is on disk now."""
+        """A request has its reply, which is on disk."""
         self._replies.set()
         self._moved(PENDING, DONE)
 
