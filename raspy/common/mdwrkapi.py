@@ -18,7 +18,7 @@ import zmq
 from raspy.common import MDP
 from raspy.common.executive import Executive, Socket, Timer
 from raspy.common.pollgroup import PollGroup
-from raspy.common.zhelpers import receiver, sender
+from raspy.common.zhelpers import looker, receiver, sender
 
 FIRST_RECONNECT = 100
 """Milliseconds before the first attempt to connect again; it doubles from attempt to attempt."""
@@ -75,6 +75,7 @@ class WorkerConnection:
         self._receiving = False
         self._put: Callable[[list[bytes]], None]
         self._get: Callable[[], list[bytes] | None]
+        self._has_input: Callable[[], bool]
         self._connection = 0
         self._attempts = 0
         self._sent = 0.0
@@ -117,7 +118,7 @@ class WorkerConnection:
         self._socket.reconnect_ivl = 100
         self._socket.reconnect_ivl_max = 2000
         self._socket.connect(self.address)
-        self._put, self._get = sender(self._socket), receiver(self._socket)
+        self._put, self._get, self._has_input = sender(self._socket), receiver(self._socket), looker(self._socket)
         (self.group or self.loop).register(self._socket, self._receive)
         self.liveness = self.full_liveness
         self.heard = False
@@ -156,7 +157,8 @@ class WorkerConnection:
                 self._receive()
 
     def _receive(self) -> None:
-        """Take what has come; all of it, as a group tells of it only once."""
+        """Take what has come up to a request. Before its reply only heartbeats come, and to look for them costs as much
+        as a request; a group, which tells only once that something has come, is looked after behind the reply."""
         if self._receiving:
             return
         self._receiving = True
@@ -166,8 +168,8 @@ class WorkerConnection:
                 if frames is None:
                     return
                 self._take(frames)
-                if self.client is not None and self.group is None:
-                    return  # before the reply only heartbeats come; to look for them costs as much as a request
+                if self.client is not None:
+                    return
         finally:
             self._receiving = False
         if self.group is not None:
@@ -204,7 +206,7 @@ class WorkerConnection:
             client, self.client = self.client, None
             # without a body it is no reply, and the broker would wait for one for ever
             self.send(MDP.W_REPLY, client, b"", *(body or [b""]))
-            if self.group is not None:
+            if self.group is not None and self._has_input():
                 self._receive()
 
 

@@ -22,8 +22,10 @@ PATIENCE = 5.0
 """Seconds after which a write that does not come back is reported."""
 NEVER = 1e9
 """Seconds: a job is never given up, as nobody else may use its connection until it is back."""
-SHORTEST, LONGEST = 0.0005, 0.01
-"""Seconds that a group may gather; less than the first is not worth a timer."""
+LONGEST = 0.01
+"""Seconds that a group may gather."""
+TICK = 0.001
+"""Seconds that a timer can tell (poll(2))."""
 BATCH = 1000
 """Operations in one transaction, or reads in one job."""
 LAST_COMMIT = 3.0
@@ -108,20 +110,23 @@ class Storage:
             self.database.close()
 
     def _go(self) -> None:
-        """Commit what waits, unless a commit is under way or the group still gathers.
-
-        As many operations as last time are likely to come, because those were just answered. To wait half the time
-        of a commit for them is what PostgreSQL's documentation advises (commit_delay).
-        """
+        """Commit what waits, unless a commit is under way or the group still gathers."""
         if self._writing or self._recovering or not self._writes:
             return
-        if len(self._writes) < self._group:
-            wait = min(self.commit_time / 2, LONGEST)
-            if self._gathering is None and wait >= SHORTEST:
-                self._gathering = self.server.call_later(wait, self._gathered)
-            if self._gathering is not None:
-                return
+        if self._worth_waiting():
+            if self._gathering is None:
+                self._gathering = self.server.call_later(min(self.commit_time / 2, LONGEST), self._gathered)
+            return
         self._start_commit()
+
+    def _worth_waiting(self) -> bool:
+        """Whether one operation more is likely to come so soon that to wait for it makes all of them faster.
+
+        Those that were just answered are likely to come again. With few of them a commit is dear, and to wait half its
+        time for all is what PostgreSQL's documentation advises (commit_delay). One more is worth the time of a commit
+        divided by those that wait; with many that is less than a timer can tell.
+        """
+        return len(self._writes) < self._group and self.commit_time > TICK * max(len(self._writes), 1)
 
     def _gathered(self) -> None:
         self._group = 0
@@ -159,6 +164,9 @@ class Storage:
         refused = [problem for _, problem in outcomes if isinstance(problem, StorageError)]
         if not refused:
             self._report("")
+            self._look_for_new()
+            # The disk works on the next group while the answers to this one are sent.
+            self._go()
         for operation, (result, problem) in zip(batch, outcomes, strict=True):
             if isinstance(problem, StorageError):
                 continue
@@ -167,9 +175,6 @@ class Storage:
             self._tell(operation.done, result, problem)
         if refused:
             self._refused(batch[-len(refused) :], refused[0])
-            return
-        self._look_for_new()
-        self._go()
 
     def _look_for_new(self) -> None:
         """Tell when the file is another one than before."""
