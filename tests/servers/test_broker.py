@@ -441,6 +441,17 @@ def test_a_reply_to_a_client_that_is_gone_is_dropped(bus: Bus) -> None:
     assert bus.statistic("errors") == 0
 
 
+@pytest.mark.parametrize("service", [b"titanic.request", b"titanic.reply", b"titanic.close"])
+def test_a_client_of_9tsp_gets_the_status_in_front(service: bytes) -> None:
+    with running_bus(heartbeat=FOR_EVER_MS, attempts=1) as bus:
+        client = bus.stage.client()
+        worker = bus.stage.idle_worker(service)
+        client.request(service, b"work")
+        worker.request()
+        worker.close()
+        assert client.reply().body == [b"500 1 workers of " + service + b" died over this request"]
+
+
 def test_what_a_client_that_is_gone_asked_for_is_still_done_and_given_back(bus: Bus) -> None:
     client, service = bus.stage.client(b"short-lived"), unique()
     for _ in range(10):

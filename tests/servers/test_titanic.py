@@ -442,6 +442,25 @@ def test_several_workers_get_several_at_a_time(ship: Ship) -> None:
     assert [ship.fetch(uuid)[1] for uuid in uuids[3:]] == [b"3", b"4", b"5", b"6", b"7"]
 
 
+def test_a_worker_that_may_be_dead_still_does_not_open_the_way_for_a_second_request(
+    ship: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = unique()
+    monkeypatch.setattr(dispatch, "AGREE", dispatch.ASK_AGAIN + 3600)
+    monkeypatch.setattr(dispatch, "ASK_AGAIN", 3600)
+    workers = [ship.worker(service) for _ in range(2)]
+    ship.bus.eventually(lambda broker: service in broker.services and broker.services[service].count == 2)
+    uuids = ship.requests(service, b"0", b"1")
+    assert ship.stage.until(lambda: sum(len(worker.requests) for worker in workers) == 1)
+    lanes = ship.call(lambda t: dispatcher(t).lanes[service])
+    assert (lanes.window, lanes.workers, lanes.flying) == (1, 2, 1)
+    for worker in workers:
+        worker.echo = True
+        for request in worker.requests:
+            worker.reply(request, b"0")
+    assert [ship.fetch(uuid)[1] for uuid in uuids] == [b"0", b"1"]
+
+
 def test_no_service_is_given_more_than_is_allowed(harbour: Ship) -> None:
     ship, service = harbour.start(in_flight=2), unique()
     workers = [ship.worker(service) for _ in range(4)]

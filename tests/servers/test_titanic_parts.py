@@ -731,6 +731,13 @@ def test_within_a_boot_the_clock_goes_on(file: File) -> None:
     assert begun.counts == {PENDING: 1}
 
 
+def test_a_file_that_is_made_anew_goes_by_the_clock_of_the_process(file: File) -> None:
+    file.accept(lifetime=1.0, since=50.0)
+    (begun,) = file.write(file.numbers.begin, (Boot("one", 60.0, 0.0, False, base=300.0), 10))
+    assert (begun.base, begun.late, begun.next_deadline) == (300.0, [], 51.0)
+    assert file.begin("one").base == 300.0
+
+
 def test_over_reboots_the_clock_goes_on_from_the_latest_time(file: File) -> None:
     number, _ = file.accept(since=50.0)
     assert file.begin("two").base == 50.0
