@@ -7,15 +7,18 @@ fish:  raspy completion fish > ~/.config/fish/completions/raspy.fish
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import Action, ArgumentParser
 
 from raspy.cli import COMMANDS
 from raspy.cli.command import Parser, Request, parser_of, verbs_of
+from raspy.cli.queue import STATES
 from raspy.common.registry import SERVERS
 
 SHELLS = ("bash", "zsh", "fish")
 SERVER_COMMANDS = ("server", "make-safe")
 KEY_COMMANDS = ("get", "watch")
+FILES = ("--config", "--output")
+"""Options whose value is a file."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -32,16 +35,24 @@ def parsers() -> dict[str, Parser | None]:
     return found
 
 
-def options() -> dict[str, list[str]]:
-    """The long options of each command and its verbs, as their parsers know them."""
-    found = {}
+def actions() -> dict[str, dict[str, Action | None]]:
+    """The long options of each command, and of each ``command verb``, as their parsers know them, verbs first."""
+    found: dict[str, dict[str, Action | None]] = {}
     for name, parser in parsers().items():
-        known = ["--help", "--json", "--config"]
-        if parser is not None:
-            every = [option for each in (*verbs_of(parser).values(), parser) for option in each._option_string_actions]
-            known = [option for option in dict.fromkeys(every) if option.startswith("--")]
-        found[name] = known
+        if parser is None:
+            found[name] = dict.fromkeys(("--help", "--json", "--config"))
+            continue
+        for words, each in (*((f"{name} {verb}", each) for verb, each in verbs_of(parser).items()), (name, parser)):
+            found[words] = {
+                option: action for option, action in each._option_string_actions.items() if option.startswith("--")
+            }
     return found
+
+
+def with_value() -> list[str]:
+    """The options that have a value behind them."""
+    every = [item for known in actions().values() for item in known.items()]
+    return sorted({option for option, action in every if action is not None and action.nargs != 0})
 
 
 def act(request: Request) -> dict[str, str]:
@@ -56,33 +67,39 @@ def show(result: dict[str, str]) -> None:
 
 
 def words_of_commands() -> list[tuple[str, str]]:
-    """For each shell pattern of commands, the shell words that give their argument."""
+    """For each shell pattern of commands, the shell words that give their next argument."""
     return [
         ("|".join(SERVER_COMMANDS), " ".join(SERVERS)),
         ("completion", " ".join(SHELLS)),
         ("|".join(KEY_COMMANDS), '$(raspy __complete keys "$current" 2>/dev/null)'),
         *((name, " ".join(verbs_of(parser))) for name, parser in parsers().items() if parser and verbs_of(parser)),
+        ("queue list", " ".join(STATES)),
         ("call|request", '$(raspy __complete services "$current" 2>/dev/null)'),
     ]
 
 
-SEARCH = """\
+def search() -> str:
+    """What bash and zsh do with each ``word`` before the current one: ``at`` is the command and what stands behind it,
+    without options, and ``value`` the option whose value comes next."""
+    return f"""\
         if [ -n "$value" ]; then value=""
-        elif [ "$word" = --config ]; then value=1
-        elif [ -z "$command" ]; then
-            case "$word" in -*|help) ;; *) command=$word first=1 ;; esac
         else
-            case "$word" in -*) ;; *) first="" ;; esac
+            case "$word" in
+            {"|".join(with_value())}) value=$word ;;
+            -*) ;;
+            help) [ -z "$at" ] || at="$at help" ;;
+            *) at="${{at:+$at }}$word" ;;
+            esac
         fi"""
-"""What bash and zsh do with each ``word`` before the current one, to find the command: options may precede it."""
 
 
 def cases() -> str:
-    """The part that bash and zsh share: sets ``offers`` from ``command``, ``current`` and ``first``."""
-    lines = ['    case "$current" in', "    -*)", '        case "$command" in']
-    lines += [f'        {name}) offers="{" ".join(known)}" ;;' for name, known in options().items()]
-    lines += ["        esac ;;", '    *) [ -z "$first" ] || case "$command" in']
-    lines += [f'        {pattern}) offers="{words}" ;;' for pattern, words in words_of_commands()]
+    """The part that bash and zsh share: sets ``offers`` from ``at`` and ``current``."""
+    lines = ['    case "$current" in', "    -*)", '        case "$at " in']
+    lines += [f'        {quoted(name + " ")}*) offers="{" ".join(known)}" ;;' for name, known in actions().items()]
+    lines += ["        esac ;;", '    *) case "$at" in']
+    for pattern, words in words_of_commands():
+        lines += [f'        {"|".join(map(quoted, pattern.split("|")))}) offers="{words}" ;;']
     lines += ["        esac ;;", "    esac"]
     return "\n".join(lines)
 
@@ -91,16 +108,17 @@ def bash() -> str:
     """For bash, complete -F."""
     return f"""# bash completion for raspy
 _raspy() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} command="" offers="" first="" value="" word
+    local current=${{COMP_WORDS[COMP_CWORD]}} at="" offers="" value="" word
     COMPREPLY=()
-    if [ "${{COMP_WORDS[COMP_CWORD-1]}}" = --config ]; then
-        mapfile -t COMPREPLY < <(compgen -f -- "$current")
-        return
-    fi
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-{SEARCH}
+{search()}
     done
-    if [ -z "$command" ]; then
+    case "$value" in
+    "") ;;
+    {"|".join(FILES)}) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    *) return ;;
+    esac
+    if [ -z "$at" ]; then
         mapfile -t COMPREPLY < <(compgen -W "{" ".join(COMMANDS)} --help --version" -- "$current")
         return
     fi
@@ -116,19 +134,20 @@ def zsh() -> str:
     listed = "\n".join(f"        {quoted(f'{name}:{text}')}" for name, (_, text) in COMMANDS.items())
     return f"""#compdef raspy
 _raspy() {{
-    local current=$words[CURRENT] command="" previous=$words[CURRENT-1] first="" value="" word
+    local current=$words[CURRENT] at="" value="" word
     local -a commands
     commands=(
 {listed}
     )
-    if [ "$previous" = --config ]; then
-        _files
-        return
-    fi
     for word in "${{(@)words[2,CURRENT-1]}}"; do
-{SEARCH}
+{search()}
     done
-    if [ -z "$command" ]; then
+    case "$value" in
+    "") ;;
+    {"|".join(FILES)}) _files; return ;;
+    *) return ;;
+    esac
+    if [ -z "$at" ]; then
         _describe command commands
         return
     fi
@@ -146,18 +165,37 @@ fi
 
 def fish() -> str:
     """For fish."""
-    lines = ["# fish completion for raspy", "complete -c raspy -f"]
+    lines = [
+        f"""# fish completion for raspy
+function __raspy_at
+    set -l at
+    set -l value
+    for word in (commandline -opc)[2..-1]
+        if set -q value[1]
+            set -e value
+            set -l value
+        else if contains -- $word {" ".join(with_value())}
+            set value $word
+        else if not string match -q -- '-*' $word; and begin; set -q at[1]; or test $word != help; end
+            set -a at $word
+        end
+    end
+    string match -q -- $argv[1] (string join ' ' -- $at '')
+end
+complete -c raspy -f"""
+    ]
     for name, (_, text) in COMMANDS.items():
-        lines.append(f"complete -c raspy -n __fish_use_subcommand -a {name} -d {quoted(text)}")
-    for name, known in options().items():
+        lines.append(f"complete -c raspy -n \"__raspy_at ''\" -a {name} -d {quoted(text)}")
+    for name, known in actions().items():
+        # Where there are verbs, the command's own options stand in front of them.
+        pattern = f"{name} " + ("" if any(other.startswith(f"{name} ") for other in actions()) else "*")
         for option in known:
-            value = " -r -F" if option == "--config" else ""
-            lines.append(f"complete -c raspy -n '__fish_seen_subcommand_from {name}' -l {option[2:]}{value}")
-    second = "and test (count (commandline -opc)) -eq 2"
-    for pattern, words in [("help", " ".join(COMMANDS)), *words_of_commands()]:
+            value = " -r -F" if option in FILES else " -x" if option in with_value() else ""
+            lines.append(f'complete -c raspy -n "__raspy_at {quoted(pattern)}" -l {option[2:]}{value}')
+    for pattern, words in words_of_commands():
         source = words.replace('"$current"', "(commandline -ct)").removeprefix("$") if "$" in words else words
-        condition = f"__fish_seen_subcommand_from {pattern.replace('|', ' ')}; {second}"
-        lines.append(f"complete -c raspy -n {quoted(condition)} -a {quoted(source)}")
+        for each in pattern.split("|"):
+            lines.append(f'complete -c raspy -n "__raspy_at {quoted(each + " ")}" -a {quoted(source)}')
     return "\n".join(lines) + "\n"
 
 

@@ -1,15 +1,20 @@
 """Gives a request to Titanic, which keeps it until it is done, and prints the reply, whenever that comes.
 
-It is done even if broker, Titanic or the service restart meanwhile, or the power fails. Ctrl-C ends the waiting alone:
-the request stays with Titanic, and raspy queue info UUID shows its reply.
+It is done even if broker, Titanic or the service restart meanwhile, or the power fails. Ctrl-C and SIGTERM end the
+waiting alone: the request stays with Titanic, and raspy queue info UUID shows its reply.
 Exit code: 0 when the reply came and, of one of our services, has the status 200; 1 otherwise.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from raspy.cli import FAILED, GOOD, OutputError, fail
@@ -29,12 +34,30 @@ QUIET = 1.0
 """Seconds of waiting before somebody at a terminal is told of it."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def lifetime(text: str) -> float:
+    """Seconds, as many as Titanic knows."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0.001 <= value <= MDP.LONGEST_LIFETIME:
+        raise ArgumentTypeError(f"{text[:30]!r} is no number of seconds above 0 (0.001 is the least) and at most 1e9")
+    return value
+
+
 def arguments(parser: ArgumentParser) -> None:
     """The service and its request."""
     parser.add_argument("service", metavar="SERVICE", help="such as pi.fake.devices")
     parser.add_argument("frames", metavar="FRAME", nargs="*", help="a server takes a verb and its arguments")
     parser.add_argument(
-        "--lifetime", metavar="SECONDS", type=positive, help="when it was not begun by then it is late, and never done"
+        "--lifetime",
+        metavar="SECONDS",
+        type=lifetime,
+        help="when it was not begun by then it is late, and never done; above 0 (0.001 is the least), at most 1e9",
     )
     parser.add_argument("--no-wait", action="store_true", help="print the request's uuid instead of its reply")
     parser.add_argument("--timeout", metavar="SECONDS", type=positive, help="how long to wait for the reply; else ever")
@@ -42,6 +65,33 @@ def arguments(parser: ArgumentParser) -> None:
 
 def act(request: Request) -> dict[str, Any]:
     """Give the request to Titanic, and wait for the reply."""
+    with _terminable():
+        return _done(request)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM say what Ctrl-C does, and then end the process as it always does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _done(request: Request) -> dict[str, Any]:
     words = request.arguments
     service, result = bytes_of(words.service), {"service": text_of(words.service)}
     with MajorDomoClient(request.address) as direct, _client(request) as titanic:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 
 C_CLIENT = b"MDPC01"
 W_WORKER = b"MDPW01"
@@ -102,24 +103,57 @@ def new_id() -> str:
 def id_frame(digits: str, lifetime: float | None = None) -> bytes:
     """The frame with a request's id.
 
+    A lifetime is written twice: as what is left of it, and as the time of this machine's own clock at which it is over,
+    by which it is told on the same machine for how long the request has been under way.
+
     :param digits: 32 hexadecimal digits
     :param lifetime: seconds after which the request must not be begun any more; None: it has no such limit
     """
     frame = REQUEST_ID + digits.encode()
-    return frame if lifetime is None else frame + f" {max(lifetime, 0.0):.3f}".encode()
+    if lifetime is None:
+        return frame
+    left = min(max(lifetime, 0.0), LONGEST_LIFETIME)
+    return frame + f" {left:.3f} {boot_id()}:{time.clock_gettime(time.CLOCK_BOOTTIME) + left:.3f}".encode()
 
 
-ID_FRAME = re.compile(REQUEST_ID + rb"([0-9A-Fa-f]{32})(?: ([0-9]{1,10}(?:\.[0-9]{1,6})?))?")
+ID_FRAME = re.compile(
+    REQUEST_ID + rb"([0-9A-Fa-f]{32})(?: ([0-9]{1,10}(?:\.[0-9]{1,6})?)(?: ([0-9a-f]{32}):([0-9]{1,12}\.[0-9]{1,6}))?)?"
+)
 
 
 def parse_id(frame: bytes) -> tuple[bytes, float | None] | None:
-    """The id of a request, as a frame without lifetime, and the lifetime in seconds; None when it is no such frame."""
+    """The id of a request, as a frame without lifetime, and the lifetime in seconds; None when it is no such frame.
+
+    Of a lifetime from this machine, since its last start, it is what is left now; 0 when it is over.
+    """
     if not frame.startswith(REQUEST_ID):
         return None
     found = ID_FRAME.fullmatch(frame)
     if found is None:
         return None
-    return frame[:REQUEST_ID_LENGTH], None if found[2] is None else min(float(found[2]), LONGEST_LIFETIME)
+    if found[2] is None:
+        return frame[:REQUEST_ID_LENGTH], None
+    left = min(float(found[2]), LONGEST_LIFETIME)
+    if found[3] is not None and found[3].decode() == boot_id():
+        left = max(0.0, min(left, float(found[4]) - time.clock_gettime(time.CLOCK_BOOTTIME)))
+    return frame[:REQUEST_ID_LENGTH], left
+
+
+_boot_id = ""
+
+
+def boot_id() -> str:
+    """32 hexadecimal digits that are others after each start of the machine (random(4))."""
+    global _boot_id
+    if not _boot_id:
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                _boot_id = file.read(64).strip().replace("-", "")
+        except (OSError, ValueError):
+            pass
+        if re.fullmatch("[0-9a-f]{32}", _boot_id) is None:
+            _boot_id = new_id()  # nothing is known of other processes then
+    return _boot_id
 
 
 def endpoint(broker_ip: str, broker_port: int, offset: int = REQUESTS) -> str:

@@ -17,14 +17,14 @@ READING_VERBS = frozenset(b"all check export get info list list_keys log query s
 """First frames of requests to our servers that change nothing, and so may be sent again."""
 
 
-class _Workers(msgspec.Struct):
-    ours: bool = False
+FRAMES, FRAME_BYTES = 1018, 16 << 20
+"""Frames of a request beside its id, and bytes of each, that the broker carries to a worker of ours."""
 
 
 def _marked(body: bytes) -> bool:
     """Whether an answer of ``mmi.workers`` marks the service; a foreign broker's answer does not."""
     try:
-        return msgspec.json.decode(body, type=_Workers).ours
+        return msgspec.json.decode(body, type=dict[str, Any]).get("ours") is True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
 
@@ -69,13 +69,13 @@ class MajorDomoClient:
         :param service: the service's name
         :param request: the frames of the request (one frame may be given bare); without any, one empty frame is sent
         :returns: the frames of the reply; None when there was none
-        :raises raspy.common.MDP.ClientError: the client is destroyed
+        :raises raspy.common.MDP.ClientError: the broker carries no such request; or the client is destroyed
         """
         name = service.encode() if isinstance(service, str) else service
-        body = [request] if isinstance(request, bytes) else list(request) or [b""]
+        body = _carried([request] if isinstance(request, bytes) else list(request) or [b""])
         if name.startswith(MDP.INTERNAL_SERVICE_PREFIX.encode()) or not self.is_ours(name):
             return self._try(name, body, self.retries, self.timeout)
-        reads = bool(body) and body[0] in READING_VERBS
+        reads = body[0] in READING_VERBS
         body.insert(0, MDP.id_frame(MDP.new_id()))
         return self._try(name, body, self.retries if reads else 1, self.timeout if reads else self.act_timeout)
 
@@ -138,7 +138,6 @@ class MajorDomoClient:
 
 REQUEST, REPLY, CLOSE = b"titanic.request", b"titanic.reply", b"titanic.close"
 """The services of RFC 9/TSP."""
-
 FIRST_TRY, LONGEST_TRY = 1.0, 5.0
 """Seconds that the first and the longest try of a request wait to hear that it is accepted: a disk may be slow."""
 PAUSE = 0.25
@@ -156,6 +155,13 @@ def _frame(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     except UnicodeEncodeError as error:
         raise MDP.ClientError(f"{text[:60]!r} cannot be sent: it is no text that UTF-8 can hold") from error
+
+
+def _carried(body: list[bytes], others: int = 0) -> list[bytes]:
+    """The frames, when the broker carries them; ``others`` of them are not the caller's."""
+    if len(body) > FRAMES or max(map(len, body)) > FRAME_BYTES:
+        raise MDP.ClientError(f"a request has at most {FRAMES - others} frames of {FRAME_BYTES} bytes each")
+    return body
 
 
 class _Outstanding(msgspec.Struct, eq=False):
@@ -230,15 +236,14 @@ class TitanicClient:
             reply is for :meth:`status`, and the request for :meth:`close`
         :param lifetime: seconds from now; a request that was not begun by then is late, and never done
         :returns: the uuid that Titanic gave it
-        :raises raspy.common.MDP.ConnectionLost: it was not accepted within ``ttl`` and ``lifetime``, or only the
-            answers that said so were lost
+        :raises raspy.common.MDP.ConnectionLost: it is not known to be accepted within ``ttl`` and ``lifetime``
         :raises raspy.common.MDP.ClientError: it is refused, for the reason told; or the client is destroyed
         """
-        if lifetime is not None and not 0 < lifetime <= MDP.LONGEST_LIFETIME:
-            raise MDP.ClientError(f"a lifetime is seconds, above 0 and up to {MDP.LONGEST_LIFETIME:g}: not {lifetime}")
+        if lifetime is not None and not 0.001 <= lifetime <= MDP.LONGEST_LIFETIME:
+            raise MDP.ClientError(f"a lifetime is seconds, 0.001 to {MDP.LONGEST_LIFETIME:g}: not {lifetime}")
         frames = [data] if isinstance(data, str | bytes) else list(data)
         name = MDP.routing_key(hostname, service) if hostname else service
-        uuid = self._accept([_frame(name), *map(_frame, frames or [b""])], lifetime)
+        uuid = self._accept(_carried([_frame(name), *map(_frame, frames or [b""])], others=1), lifetime)
         if callback is not None:
             self._new.put(_Outstanding(uuid, time.monotonic() + self.ttl, callback, tuple(args), dict(kwargs or {})))
         return uuid
@@ -332,10 +337,9 @@ class TitanicClient:
         return False if time.monotonic() - self._unmarked >= MARKING else None
 
     def _ask(self, service: bytes, uuid: str) -> list[bytes]:
-        body = [_frame(uuid)]
         for _ in range(self.retries):
             with self._lock:
-                reply = _exchange(self._client, service, body, self.timeout)
+                reply = _exchange(self._client, service, [_frame(uuid)], self.timeout)
             if reply is not None:
                 return reply
         raise MDP.ConnectionLost(f"no titanic answers at {self.broker}")
@@ -349,9 +353,8 @@ class TitanicClient:
                 # Others may have more luck: the next round begins with them.
                 self._outstanding[request.uuid] = self._outstanding.pop(request.uuid)
                 break
-        now = time.monotonic()
         for request in list(self._outstanding.values()):
-            if now >= request.end:
+            if time.monotonic() >= request.end:
                 del self._outstanding[request.uuid]
                 if not request.told:
                     request.tell(MDP.PENDING, [])

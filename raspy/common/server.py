@@ -26,6 +26,9 @@ MEMORY_BYTES = 512 * 1024
 BROKER_PATIENCE = 3.0
 """Seconds that the broker may be away before it is reported."""
 
+CONDITIONS, CONDITION = 20, 500
+"""Conditions that are told, and characters of each: what the broker passes on is bounded."""
+
 MMI = Verbs("mmi")
 
 
@@ -271,7 +274,7 @@ def status(server: Server) -> dict[str, Any]:
         "instance": server.get_instance_id(),
         "version": __version__,
         "state": "degraded" if server.conditions else "ok",
-        "conditions": server.conditions,
+        "conditions": {name: server.conditions[name][:CONDITION] for name in list(server.conditions)[:CONDITIONS]},
         "uptime": round(time.monotonic() - server.started, 1),
         "memory": memory(),
         "errors": server.errors,

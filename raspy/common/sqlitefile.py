@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from raspy.common.MDP import ServerError
@@ -26,7 +26,17 @@ Schema = tuple[str, ...]
 APPLICATION_ID = 0x52617350
 """``RasP``: tells our files from those of others (``PRAGMA application_id``)."""
 CHECK_TIME = 1.0
-"""Seconds that a check of the whole file at its opening may take; a larger file is checked as far as that goes."""
+"""Seconds after which a check of a file's rows at its opening ends as if they were sound."""
+CHECK_SIZE = 32 << 20
+"""Bytes; a larger file is not checked at its opening. Before it comes to the rows the check reads all pages, and cannot
+be told to stop then (SQLite 3.40): some seconds for this size on a slow card. A damaged page of a larger file is found
+when it is used."""
+SEARCH_TIME = 60.0
+"""Seconds that go, for each table, into the search for rows behind damage. Copying takes as long as there are rows."""
+STEPS = 64
+"""Part of its way so far by which such a search goes on: each number is tried at first, then every second one..."""
+MOST_TOLD = 20
+"""Damaged places of a table that are in the log one by one."""
 CACHE_KIB = 512
 """Memory of one connection for pages."""
 WAL_LIMIT = 1 << 20
@@ -122,10 +132,14 @@ def connect(path: str, schema: int) -> sqlite3.Connection:
 
 
 def check(connection: sqlite3.Connection, path: str) -> None:
-    """Read the file, as far as there is time.
+    """Read a file of no more than :data:`CHECK_SIZE`: all its pages, and its rows as far as there is time.
 
     :raises Damaged: not all is as it should be
     """
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    if pages * size > CHECK_SIZE:
+        return
     until = time.monotonic() + CHECK_TIME
     connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     try:
@@ -179,8 +193,11 @@ def close(connection: sqlite3.Connection | None, path: str) -> None:
 
 
 def copy_rows(old: sqlite3.Connection, table: str, new: sqlite3.Connection) -> int:
-    """Copy what can be read of a table, from its beginning and from its end up to the damage; what the new one's checks
-    refuse is left."""
+    """Copy what can be read of a table before, between and behind damaged places; what the new one's checks refuse is
+    left.
+
+    :returns: how many rows
+    """
     before = new.total_changes
     try:
         # A damaged file of an older schema may not have all columns.
@@ -189,26 +206,115 @@ def copy_rows(old: sqlite3.Connection, table: str, new: sqlite3.Connection) -> i
         logger.warning("reading from the damaged file: %s", error)
         return 0
     names = [row[1] for row in new.execute(f"PRAGMA table_info({table})") if row[1] in has]
-    columns = ", ".join(names)
-    into = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608  ours
-    low, high = LOWEST, HIGHEST
-    for order in ("ASC", "DESC") if names else ():
-        # One at a time, as the module sqlite3 reads ahead and would lose the row before the damage.
-        query = (
-            f"SELECT rowid, {columns} FROM {table} NOT INDEXED WHERE rowid > ? AND rowid < ? "  # noqa: S608  ours
-            f"ORDER BY rowid {order} LIMIT 1"
-        )
-        while (row := _readable(old, query, low, high)) is not None:
+    if names:
+        columns = ", ".join(names)
+        into = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608  ours
+        for row in _Readable(old, table, columns):
             new.execute(into, row[1:])
-            low, high = (row[0], high) if order == "ASC" else (low, row[0])
     return new.total_changes - before
 
 
-def _readable(old: sqlite3.Connection, query: str, low: int, high: int) -> tuple[Any, ...] | None:
-    """A row; None when there is none more, or the damage comes next."""
-    try:
-        row: tuple[Any, ...] | None = old.execute(query, (low, high)).fetchone()
-    except sqlite3.Error as error:
-        logger.warning("reading from the damaged file: %s", error)
+class _Readable:
+    """The rows of a table that can be read, their numbers first, each once.
+
+    A place is a number; it can be read when the first row from there on can be. In a torn page no place can be, up to
+    the last number that belongs to that page.
+    """
+
+    __slots__ = ("_gaps", "_left", "_old", "_query", "_table")
+
+    def __init__(self, old: sqlite3.Connection, table: str, columns: str) -> None:
+        self._old = old
+        self._table = table
+        self._query = f"SELECT rowid, {columns} FROM {table} NOT INDEXED WHERE rowid "  # noqa: S608  ours
+        self._left = SEARCH_TIME
+        self._gaps = 0
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        low, high = LOWEST, HIGHEST
+        cause: sqlite3.Error | None = None
+        while low <= HIGHEST:
+            try:
+                row = self._row(low, ">=", "ASC")
+            except sqlite3.Error as error:
+                cause = error
+                place = self._behind(low)
+                if place is None:
+                    break
+                self._tell(low, place - 1, error)
+                low = place
+                continue
+            if row is None:
+                return
+            yield row
+            low = row[0] + 1
+        # No way through, or no more time to find one: the rest is read from its end up to the damage.
+        while low <= high:
+            try:
+                row = self._row(high, "<=", "DESC")
+            except sqlite3.Error as error:
+                cause = error
+                break
+            if row is None or row[0] < low:
+                break
+            yield row
+            high = row[0] - 1
+        if cause is not None and low <= high:
+            self._tell(low, high, cause)
+
+    def _row(self, place: int, relation: str, order: str) -> tuple[Any, ...] | None:
+        """The row next to a place; None when there is none.
+
+        :raises sqlite3.Error: it cannot be read
+        """
+        # One at a time, as the module sqlite3 reads ahead and would lose the row before the damage.
+        query = f"{self._query}{relation} ? ORDER BY rowid {order} LIMIT 1"
+        row: tuple[Any, ...] | None = self._old.execute(query, (place,)).fetchone()
+        # A damaged number would lead past sound rows, or back: a row that is in its place is found under its number.
+        if row is not None and row[0] != place and self._old.execute(f"{self._query}= ?", row[:1]).fetchone() != row:
+            raise sqlite3.DatabaseError(f"row {row[0]} is not in its place")
+        return row
+
+    def _behind(self, bad: int) -> int | None:
+        """The first place behind a bad one that can be read; None when none is found in time."""
+        begun = time.monotonic()
+        until = begun + self._left
+        try:
+            found = self._any_behind(bad, until)
+            if found is None:
+                return None
+            bad, good = found
+            while good - bad > 1:
+                middle = (bad + good) // 2
+                bad, good = (bad, middle) if self._can_be_read(middle) else (middle, good)
+            return good
+        finally:
+            self._left -= time.monotonic() - begun
+
+    def _any_behind(self, bad: int, until: float) -> tuple[int, int] | None:
+        """The last bad place that was tried, and one behind it that can be read."""
+        # Rows are numbered from 1 on; steps that begin at the lowest number of all would be too wide there.
+        place = start = max(bad, 0)
+        while time.monotonic() < until:
+            if place > bad and self._can_be_read(place):
+                return bad, place
+            if place == HIGHEST:
+                break
+            bad = place
+            place = min(place + 1 + (place - start) // STEPS, HIGHEST)
         return None
-    return row
+
+    def _can_be_read(self, place: int) -> bool:
+        try:
+            self._row(place, ">=", "ASC")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _tell(self, first: int, last: int, error: sqlite3.Error) -> None:
+        self._gaps += 1
+        if self._gaps <= MOST_TOLD:
+            begin, end = "the first" if first == LOWEST else first, "the last" if last == HIGHEST else last
+            logger.warning("rows of %s from %s to %s cannot be read: %s", self._table, begin, end, error)
+        elif self._gaps == MOST_TOLD + 1:
+            logger.warning("more rows of %s cannot be read", self._table)

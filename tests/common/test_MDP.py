@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,23 @@ def test_any_frame_is_an_id_or_none(frame: bytes) -> None:
         assert len(parsed[0]) == MDP.REQUEST_ID_LENGTH
         assert parsed[1] is None or 0 <= parsed[1] <= MDP.LONGEST_LIFETIME
         assert MDP.parse_id(parsed[0]) == (parsed[0], None)
+
+
+def test_on_the_same_machine_a_lifetime_runs_out_on_the_way() -> None:
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    digits = "ab" * 16
+
+    def left(boot: str, until: float) -> float | None:
+        parsed = MDP.parse_id(MDP.REQUEST_ID + f"{digits} 30.000 {boot}:{until:.3f}".encode())
+        assert parsed is not None
+        return parsed[1]
+
+    assert left(MDP.boot_id(), now - 1) == 0.0
+    assert left(MDP.boot_id(), now + 3600) == 30.0
+    on_its_way = left(MDP.boot_id(), now + 20)
+    assert on_its_way is not None
+    assert 0 < on_its_way < 20
+    assert left("0" * 32, now - 1) == 30.0, "of another machine, or of another start"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from raspy.common import database
+from raspy.common import database, sqlitefile
 from raspy.common.database import APPLICATION_ID, Damaged, Database, NewerSchema, Schema, StorageError
 from tests.support import need_root
 from tests.support_devices import short_directory
@@ -251,6 +251,149 @@ def test_rows_before_and_behind_a_torn_page_are_saved(made: Make, path: str, cap
     here.write(add(5000))
     here.close()
     assert made().read(numbers) == [*found, 5000]
+
+
+MANY = 20_000
+
+
+def small_rows(connection: sqlite3.Connection) -> None:
+    rows = [(n, f"row {n:05d} " + "x" * 60) for n in range(1, MANY + 1)]
+    connection.executemany("INSERT INTO item (id, text) VALUES (?, ?)", rows)
+
+
+def one_by_one(path: str) -> list[int]:
+    """The numbers of the rows that can be read from a file when each is asked for by its number."""
+    found = []
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    for number in range(1, MANY + 1):
+        try:
+            row = connection.execute("SELECT id, text FROM item WHERE id = ?", (number,)).fetchone()
+        except sqlite3.Error:
+            continue
+        if row is not None:
+            assert row[1].startswith(f"row {number:05d} ")
+            found.append(number)
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("torn", "gaps"),
+    [
+        ((400, 10_000, 19_600), 3),
+        ((1, 10_000, MANY), 3),
+        ((10_000, 10_120, 10_240), 3),
+        ((1, 60, 110), 1),
+        ((MANY - 100, MANY - 50, MANY), 1),
+    ],
+    ids=["far apart", "at the ends", "close together", "side by side at the beginning", "side by side at the end"],
+)
+def test_rows_between_torn_pages_are_saved(
+    made: Make, path: str, torn: tuple[int, ...], gaps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = made()
+    here.write(small_rows)
+    here.close()
+    for number in torn:
+        tear(path, b"row %05d" % number)
+    found = made().read(numbers)
+    assert set(torn).isdisjoint(found)
+    assert MANY - 70 * len(torn) < len(found)
+    assert found == one_by_one(aside(path)[0])
+    told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert len(told) == gaps
+
+
+def test_rows_at_both_ends_are_saved_when_no_time_is_left(
+    made: Make, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlitefile, "SEARCH_TIME", 0.0)
+    here = made()
+    here.write(small_rows)
+    here.close()
+    for number in (400, 10_000, 19_600):
+        tear(path, b"row %05d" % number)
+    found = made().read(numbers)
+    readable = one_by_one(aside(path)[0])
+    assert found == [n for n in readable if not 400 < n < 19_600]
+    told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert len(told) == 1
+
+
+def test_a_torn_page_of_a_large_row_costs_that_row(made: Make, path: str) -> None:
+    here = made()
+    here.write(small_rows)
+    large = "x" * 9000 + "the end" + "x" * 9000
+    here.write(lambda connection: connection.execute("UPDATE item SET text = ? WHERE id = 600", (large,)))
+    here.close()
+    tear(path, b"the end")
+    here = made()
+    assert here.read(numbers) == [n for n in range(1, MANY + 1) if n != 600]
+    assert "it is damaged" in here.notice
+
+
+def test_a_row_under_a_false_number_costs_no_other(made: Make, path: str) -> None:
+    here = made()
+    here.write(small_rows)
+    here.close()
+    page = bytearray(Path(path).read_bytes())
+    # Before the text: the row's number in two bytes, then four of the header (https://www.sqlite.org/fileformat2.html).
+    place = page.index(b"row 00600 ") - 6
+    assert page[place : place + 2] == bytes([0x80 | 600 >> 7, 600 & 0x7F])
+    page[place : place + 2] = bytes([0x80 | 16_000 >> 7, 16_000 & 0x7F])
+    Path(path).write_bytes(page)
+    here = made()
+    assert here.read(numbers) == [n for n in range(1, MANY + 1) if n != 600]
+    assert "out of order" in here.notice
+
+
+def test_not_every_damaged_place_is_in_the_log(
+    made: Make, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlitefile, "MOST_TOLD", 2)
+    filled(made)
+    for number in (100, 300, 500, 700, 900):
+        tear(path, b"row %05d" % number)
+    made().open()
+    told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert len(told) == 3
+    assert told[-1] == "more rows of item cannot be read"
+
+
+def test_a_large_file_is_not_read_at_its_opening(made: Make, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage in it is found when that part of it is used."""
+    filled(made)
+    tear(path, b"row 00600")
+    monkeypatch.setattr(sqlitefile, "CHECK_SIZE", os.path.getsize(path) - 1)
+    here = made()
+    here.open()
+    assert here.notice == ""
+    with pytest.raises(Damaged, match="it is damaged"):
+        here.read(numbers)
+    here.close()
+    monkeypatch.setattr(sqlitefile, "CHECK_SIZE", os.path.getsize(path))
+    here = made()
+    here.open()
+    assert "it is damaged" in here.notice
+
+
+def test_a_check_of_rows_that_takes_long_ends(made: Make, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = made()
+    here.write(small_rows)
+    here.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE item SET text = 'never' WHERE id = 19000")
+    connection.close()
+    monkeypatch.setattr(sqlitefile, "CHECK_TIME", 0.0)
+    here = made()
+    here.open()
+    assert here.notice == ""
+    here.close()
+    monkeypatch.undo()
+    here = made()
+    here.open()
+    assert "CHECK constraint failed" in here.notice
 
 
 def test_a_row_that_no_check_allows_is_not_saved(made: Make, path: str) -> None:

@@ -12,7 +12,7 @@ import zmq
 
 from raspy.common import MDP
 from raspy.common.executive import Executive, Socket
-from raspy.servers.titanic import dispatch, lane, slots
+from raspy.servers.titanic import dispatch, lane, requests, slots
 from raspy.servers.titanic import titanic as titanic_module
 from tests.bus import BASE, eventually, running
 from tests.conformance.stage import READY, WORKER, unique
@@ -630,6 +630,8 @@ def failures(titanic: titanic_module.Titanic, uuid: bytes) -> int:
 
 def test_one_over_which_titanic_itself_ends_is_parked(ship: Ship, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "STARTS", 2)
+    # As it is when it was killed: nothing is put in order.
+    monkeypatch.setattr(requests, "unmark", lambda connection, items: items)
     service = unique()
     worker = ship.worker(service)
     uuid, other = ship.request(service, b"poison"), ship.request(service, b"good")
@@ -641,6 +643,21 @@ def test_one_over_which_titanic_itself_ends_is_parked(ship: Ship, monkeypatch: p
     assert ship.serve(worker).body == [b"good"]
     assert ship.fetch(other) == [b"200", b"good"]
     assert ship.fetch(uuid)[0].startswith(b"500 parked: Titanic has ended 2 times while it was run")
+
+
+def test_a_titanic_that_is_stopped_in_good_order_is_no_mark_against_a_request(
+    ship: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "STARTS", 1)
+    service = unique()
+    worker = ship.worker(service)
+    uuid = ship.request(service, b"slow")
+    for _ in range(4):
+        request = worker.request()
+        ship.restart()
+        worker.reply(request, b"to nobody")
+    assert ship.serve(worker).body == [b"slow"]
+    assert ship.fetch(uuid) == [b"200", b"slow"]
 
 
 def test_a_service_that_is_slow_runs_it_once(ship: Ship) -> None:

@@ -117,9 +117,46 @@ def numbers(lane: Lane) -> list[int]:
     return [request.id for request in lane.buffer]
 
 
+def served() -> Lane:
+    """A lane whose service is there: only then are requests kept in memory."""
+    lane = Lane(b"s")
+    lane.window = 1
+    return lane
+
+
+def test_a_lane_that_nobody_serves_keeps_nothing_in_memory() -> None:
+    lane = Lane(b"s")
+    lane.offer(made(1))
+    assert (numbers(lane), lane.more, lane.has_work) == ([], True, True)
+
+
+def test_what_ended_while_the_file_was_read_is_not_run_again() -> None:
+    lane = served()
+    lane.offer(made(1))
+    taken = lane.take()
+    lane.reread()
+    lane.begin_reading()
+    lane.ended(taken)
+    lane.stored(taken.id)
+    lane.refill([made(1), made(2)], False)
+    assert numbers(lane) == [2]
+
+
+def test_what_was_put_back_while_the_file_was_read_is_there_once() -> None:
+    lane = served()
+    for number in (1, 2):
+        lane.offer(made(number))
+    first = lane.take()
+    lane.reread()
+    lane.begin_reading()
+    lane.again(first)
+    lane.refill([made(1), made(2), made(3)], False)
+    assert numbers(lane) == [1, 2, 3]
+
+
 def test_a_lane_holds_as_many_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_module, "BUFFER", 3)
-    lane = Lane(b"s")
+    lane = served()
     for number in range(1, 6):
         lane.offer(made(number))
     assert (numbers(lane), lane.more, lane.last) == ([1, 2, 3], True, 3)
@@ -129,7 +166,7 @@ def test_a_lane_holds_as_many_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_lane_holds_as_many_bytes_as_it_may_and_always_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_module, "BUFFER_BYTES", 10)
-    lane = Lane(b"s")
+    lane = served()
     lane.offer(made(1, 100))
     lane.offer(made(2, 0))
     assert (numbers(lane), lane.bytes, lane.more) == ([1], 100, True)
@@ -141,7 +178,7 @@ def test_a_lane_holds_as_many_bytes_as_it_may_and_always_one(monkeypatch: pytest
 
 def test_what_was_read_from_the_file_is_not_taken_again() -> None:
     """A request is in the file a moment before the loop hears that it is."""
-    lane = Lane(b"s")
+    lane = served()
     lane.refill([made(1), made(2)], False)
     lane.offer(made(2))
     lane.offer(made(3))
@@ -149,7 +186,7 @@ def test_what_was_read_from_the_file_is_not_taken_again() -> None:
 
 
 def test_what_comes_while_the_file_is_read_is_read_next() -> None:
-    lane = Lane(b"s")
+    lane = served()
     lane.reading = True
     lane.offer(made(3))
     assert numbers(lane) == []
@@ -161,7 +198,7 @@ def test_what_comes_while_the_file_is_read_is_read_next() -> None:
 
 
 def test_one_that_is_put_back_has_its_old_place() -> None:
-    lane = Lane(b"s")
+    lane = served()
     for number in (1, 2, 3, 4):
         lane.offer(made(number))
     first, second, third = lane.take(), lane.take(), lane.take()
@@ -172,7 +209,7 @@ def test_one_that_is_put_back_has_its_old_place() -> None:
 
 
 def test_what_is_run_is_not_read_again() -> None:
-    lane = Lane(b"s")
+    lane = served()
     lane.offer(made(1))
     taken = lane.take()
     lane.reread()
@@ -187,7 +224,7 @@ def test_what_is_run_is_not_read_again() -> None:
 
 
 def test_what_was_read_before_the_file_changed_is_read_again() -> None:
-    lane = Lane(b"s")
+    lane = served()
     lane.reading = True
     lane.reread()
     lane.refill([made(1)], False)
@@ -195,16 +232,22 @@ def test_what_was_read_before_the_file_changed_is_read_again() -> None:
 
 
 def test_what_is_withdrawn_is_forgotten() -> None:
-    lane = Lane(b"s")
+    lane = served()
     for number in (1, 2, 3):
         lane.offer(made(number))
     lane.withdraw(2)
     lane.withdraw(7)
     assert (numbers(lane), lane.bytes, lane.more) == ([1, 3], 2, False)
-    lane.reading = True
+    lane.begin_reading()
     lane.withdraw(9)
-    lane.refill([made(9)], False)
-    assert (numbers(lane), lane.more) == ([1, 3], True)
+    lane.refill([made(9), made(10)], False)
+    assert (numbers(lane), lane.more) == ([1, 3, 10], False)
+    taken = lane.take()
+    lane.withdraw(taken.id)
+    assert lane.gone == {1}
+    lane.ended(taken)
+    lane.stored(taken.id)
+    assert (lane.gone, lane.taken) == (set(), set())
 
 
 def test_a_lane_that_is_away_waits_longer_each_time() -> None:
@@ -665,23 +708,23 @@ def test_failures_are_counted_until_one_is_parked(file: File) -> None:
     file.write(requests.fail, (PARKED, requests.pack([b"why"]), 6.0, number))
     assert file.state(number) == PARKED
     assert [request.id for request in file.page()] == [other]
-    assert file.write(requests.retry, (number, secret, 7.0, 37.0), (99, secret, 7.0, 37.0)) == [(PARKED, b"s"), None]
+    assert file.write(requests.retry, (number, secret, 7.0), (99, secret, 7.0)) == [(PARKED, b"s"), None]
     (found, *_) = file.page()
     assert (found.id, found.failures, found.attempt, found.starts, found.deadline) == (number, 0, 3, 0, None)
 
 
 def test_only_parked_ones_are_run_again(file: File) -> None:
     number, secret = file.accept()
-    assert file.write(requests.retry, (number, secret, 7.0, 37.0)) == [(PENDING, b"s")]
+    assert file.write(requests.retry, (number, secret, 7.0)) == [(PENDING, b"s")]
     assert file.page()[0].attempt == 0
 
 
 def test_one_with_a_lifetime_gets_a_new_one_when_it_is_run_again(file: File) -> None:
     number, secret = file.accept(lifetime=5.0)
     file.write(requests.fail, (PARKED, b"", 6.0, number))
-    file.write(requests.retry, (number, secret, 100.0, 130.0))
-    assert file.page()[0].deadline == 130.0
-    assert file.read(requests.next_deadline) == 130.0
+    file.write(requests.retry, (number, secret, 100.0))
+    assert file.page()[0].deadline == 105.0
+    assert file.read(requests.next_deadline) == 105.0
 
 
 def test_starts_are_counted(file: File) -> None:

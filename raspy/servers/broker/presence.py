@@ -196,11 +196,16 @@ class Presence:
             return
         known.asked = None
         try:
-            if frames[-1] != MDP.OK or len(frames[0]) > STATUS_LIMIT:
+            if frames[-1] != MDP.OK:
                 raise MDP.ProtocolError(f"{len(frames)} frames, the last is {shown(frames[-1])}")
             status = decode_status(frames[0])
         except (MDP.ProtocolError, *BAD_BODY) as error:
             self._change(name, known, "degraded", f"its status is not understood: {error}")
+            return
+        if len(frames[0]) > STATUS_LIMIT:
+            # Its services are ours all the same: requests to them need their ids.
+            self._take_services(name, known, status.services)
+            self._change(name, known, "degraded", f"its status is too long: {len(frames[0])} bytes")
             return
         known.twins = known.twins + 1 if workers > 1 else 0
         if known.twins == 1:

@@ -9,6 +9,7 @@ import zmq
 from raspy.common import MDP
 from raspy.common.executive import Executive, Socket
 from raspy.common.zhelpers import receiver, sender
+from raspy.servers.titanic.directory import keep_alive
 
 RECEIVE_LIMIT = 100
 """Messages taken from a connection in one turn of the loop."""
@@ -31,6 +32,7 @@ class Channel:
         # The broker tells a client of ours when it turns a request away; by this name it knows Titanic, as what
         # Titanic sends to a foreign service must not begin with an id.
         self.socket.identity = MDP.id_frame(MDP.new_id())
+        keep_alive(self.socket)
         self.socket.connect(address)
         self._receive = receiver(self.socket)
         self._send = sender(self.socket)

@@ -5,24 +5,14 @@ from __future__ import annotations
 import os
 import time
 
+from raspy.common import MDP
 from raspy.servers.titanic.requests import Boot
 
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
-"""Another text after each boot (random(4))."""
 SYNCHRONIZED = "/run/systemd/timesync/synchronized"
 """Is there once the clock was set from the network (systemd-timesyncd(8))."""
 
 LOOK = 1.0
 """Seconds between looks for it."""
-
-
-def read_boot_id() -> str:
-    """The id of this boot; empty where there is none, which then counts as another one each time."""
-    try:
-        with open(BOOT_ID, encoding="ascii") as file:
-            return file.read().strip()
-    except (OSError, ValueError):
-        return ""
 
 
 class Clock:
@@ -32,7 +22,7 @@ class Clock:
     """
 
     def __init__(self, boot_id: str | None = None) -> None:
-        self.boot_id = boot_id or read_boot_id() or os.urandom(16).hex()
+        self.boot_id = boot_id or MDP.boot_id()
         self.base: float | None = None
         """What is added to the seconds since the boot; None until the file has said it."""
         self._trusted = False

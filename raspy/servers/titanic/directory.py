@@ -16,8 +16,17 @@ from raspy.common.kvsimple import BAD_BODY
 ANSWER_TIME = 2.0
 """Seconds that the broker has for an answer before the question is asked on a new connection."""
 
+PING, DEAD = 2000, 10_000
+"""Milliseconds between questions whether the connection stands, and without an answer until it counts as dead."""
+
 OnAnswer = Callable[[int, bool], None]
 """Called with the number of workers (0: the service is away) and whether the service is one of ours."""
+
+
+def keep_alive(socket: Socket) -> None:
+    """Have a connection that is dead end: PING and PONG of ZMTP 3.1, which any libzmq since 4.2 answers."""
+    socket.heartbeat_ivl = PING
+    socket.heartbeat_timeout = DEAD
 
 
 class Told(msgspec.Struct):
@@ -50,8 +59,15 @@ class Directory:
         self._questions: deque[tuple[bytes, OnAnswer]] = deque()
         self._asking = b""
         self._socket: Socket | None = None
-        self._monitor: Socket | None = None
         self._timer: Timer | None = None
+        # Asks nothing and is never closed: it shows by itself whether the connection stands, also one that died
+        # without a word, as with a machine whose power went.
+        self._watch: Socket = loop.ctx.socket(zmq.DEALER)
+        self._watch.linger = 0
+        keep_alive(self._watch)
+        self._monitor: Socket = self._watch.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        loop.register(self._monitor, self._disconnected)
+        self._watch.connect(address)
         self._open()
 
     def ask(self, service: bytes, on_answer: OnAnswer) -> None:
@@ -61,8 +77,13 @@ class Directory:
             self._next()
 
     def close(self) -> None:
-        """Close the connection; harmless when repeated."""
+        """Close the connections; harmless when repeated."""
         self._close()
+        if not self._watch.closed:
+            self.loop.unregister(self._monitor)
+            self._watch.disable_monitor()
+            self._watch.close(linger=0)
+            self._monitor.close(linger=0)
 
     def _open(self) -> None:
         try:
@@ -73,31 +94,29 @@ class Directory:
             return
         socket.linger = 0
         self.foreign = False
+        keep_alive(socket)
         self._socket = socket
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self.loop.register(self._monitor, self._disconnected)
         socket.connect(self.address)
         self.loop.register(socket, self._receive)
 
     def _close(self) -> None:
-        socket, monitor = self._socket, self._monitor
-        self._socket = self._monitor = None
+        socket, self._socket = self._socket, None
         self._asking = b""
         self._still()
         if socket is not None:
             self.loop.unregister(socket)
-            socket.disable_monitor()
             socket.close(linger=0)
-        if monitor is not None:
-            self.loop.unregister(monitor)
-            monitor.close(linger=0)
 
     def _disconnected(self) -> None:
-        if self._monitor is not None:
-            self._close()
-            self.on_lost()
-            self._open()
-            self._next()
+        try:
+            while True:
+                self._monitor.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            pass
+        self._close()
+        self.on_lost()
+        self._open()
+        self._next()
 
     def _late(self) -> None:
         """No answer came: ask on a new connection, as an answer to the old question could come on this one."""

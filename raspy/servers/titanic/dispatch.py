@@ -30,7 +30,7 @@ AGREE = 0.7
 """Seconds until it is asked for the second time; the broker has noticed the death of a worker by then."""
 LANES = 1000
 """Services known at a time; the others have their turn when one of these is idle or away."""
-SCAN = 10.0
+SCAN = 2.0
 """Seconds between looks for services that had no room."""
 STRANGER_TRIES, STRANGER_PAUSE = 4, 0.25
 """A service named as ours are is believed to be foreign when so many answers, with so many seconds between, say so: the
@@ -77,6 +77,8 @@ class Dispatcher:
         self._directory = Directory(server, address, self.lost)
         self._unstored = 0
         self._overflow = False
+        self._crowded = False
+        """There have been more services than are known at a time: of a new one the file may have requests."""
         self._cursor = b""
         self._scanned = 0.0
         self._ticker: Timer | None = None
@@ -87,11 +89,16 @@ class Dispatcher:
             self._ticker.cancel()
         self._directory.close()
         self._let_go()
+        waiting = [request for lane in self.lanes.values() for request in lane.buffer]
+        for request in [*waiting, *(flight.request for flight in self.flights.values())]:
+            if request.marked:
+                # It was not what ended this process.
+                self.server.queue.write(requests.unmark, request.id, lambda *_: None)
 
     def begin(self, services: list[bytes], first_own: int) -> None:
         """Start, or start over, with the services for which the file has requests."""
         self.first_own = self.first_own or first_own
-        self._overflow = len(services) == LANES
+        self._overflow = self._crowded = self._crowded or len(services) == LANES
         for service in services:
             self.reread(service)
 
@@ -131,6 +138,7 @@ class Dispatcher:
                 flight.lane.again(flight.request)
         for lane in self.lanes.values():
             lane.tries = 0
+            lane.stranger = False
             lane.due, lane.pause = 0.0, FIRST_PAUSE
 
     def _let_go(self) -> None:
@@ -145,16 +153,17 @@ class Dispatcher:
         lane = self.lanes.get(service)
         if lane is None:
             if len(self.lanes) >= LANES:
-                self._overflow = True
+                self._overflow = self._crowded = True
                 return None
             lane = self.lanes[service] = Lane(service)
+            lane.more = self._crowded
             if self._ticker is None:
                 self._ticker = self.server.call_later(TICK, self._tick)
         return lane
 
     def _wake(self, service: bytes) -> None:
         lane = self._lane(service)
-        if lane is not None and lane.idle:
+        if lane is not None and not lane.busy:
             lane.more = True
             self._advance(lane)
 
@@ -197,6 +206,7 @@ class Dispatcher:
 
     def _scanned_services(self, services: list[bytes] | None, error: Exception | None) -> None:
         if services is None or error is not None:
+            self._overflow = True
             return
         self._cursor = services[-1] if len(services) == LANES // 2 else b""
         self._overflow = self._overflow or bool(self._cursor)
@@ -214,11 +224,17 @@ class Dispatcher:
         if not workers:
             lane.tries = 0
             lane.away()
+            if lane.buffer:
+                # Nobody knows for how long: the file keeps them, and the memory is for those that are run.
+                lane.reread()
             return
         lane.tries = 0 if ours else lane.tries + 1
-        if not ours and not self._directory.foreign and looks_ours(lane.service) and lane.tries < STRANGER_TRIES:
+        if not (ours or lane.stranger or self._directory.foreign) and looks_ours(lane.service):
             lane.window = lane.workers = 0
-            lane.due = time.monotonic() + STRANGER_PAUSE
+            lane.due = time.monotonic() + STRANGER_PAUSE * max(1, lane.tries - STRANGER_TRIES)
+            if lane.tries >= STRANGER_TRIES:
+                host, server, _ = lane.service.split(b".")
+                self._directory.ask(b".".join((host, server, b"mmi")), functools.partial(self._judge, lane))
             return
         lane.ours = ours
         lane.pause = FIRST_PAUSE
@@ -228,6 +244,11 @@ class Dispatcher:
             lane.asked_at -= ASK_AGAIN - AGREE
         lane.workers = workers
         self._advance(lane)
+
+    @staticmethod
+    def _judge(lane: Lane, workers: int, ours: bool) -> None:
+        """A service named as ours are, and not marked so, is foreign when there is no such server of ours."""
+        lane.stranger = not workers
 
     # Requests
 
@@ -241,24 +262,25 @@ class Dispatcher:
             return
         while lane.buffer and lane.flying < lane.window and time.monotonic() >= lane.due:
             request = lane.take()
-            if request.deadline is not None and request.deadline <= self.server.clock.now():
+            if self._is_late(request):
                 # The server ends it: it looks after the deadlines in the file.
-                lane.ended(request)
-                lane.taken.discard(request.id)
+                self._drop(lane, request)
             elif request.id < self.first_own and not request.marked:
                 self._mark(lane, request)
             else:
                 self._run(lane, request)
         if lane.more and not lane.reading and len(lane.buffer) < BUFFER // 2:
-            lane.reading = True
+            lane.begin_reading()
+            after = lane.last
             self.server.queue.read(
-                lambda connection: requests.page(connection, lane.service, lane.last, BUFFER, BUFFER_BYTES),
+                lambda connection: requests.page(connection, lane.service, after, BUFFER, BUFFER_BYTES),
                 functools.partial(self._read, lane),
             )
 
     def _read(self, lane: Lane, found: tuple[list[Request], bool] | None, error: Exception | None) -> None:
         if found is None or error is not None:
-            lane.reading = False
+            lane.reading = lane.stale = False
+            lane.more = True
             lane.due = time.monotonic() + FIRST_PAUSE
             return
         lane.refill(*found)
@@ -273,10 +295,8 @@ class Dispatcher:
             return
 
         def marked(changed: int | None, error: Exception | None) -> None:
-            if changed == 0:
-                # It was withdrawn meanwhile.
-                lane.ended(request)
-                lane.taken.discard(request.id)
+            if changed == 0 or request.id in lane.gone or self._is_late(request):
+                self._drop(lane, request)
                 self._advance(lane)
             elif error is None and lane.window:
                 self._run(lane, request)
@@ -286,6 +306,15 @@ class Dispatcher:
                 lane.due = time.monotonic() + FIRST_PAUSE
 
         self.server.queue.write(requests.mark, request.id, marked)
+
+    def _is_late(self, request: Request) -> bool:
+        return request.deadline is not None and request.deadline <= self.server.clock.now()
+
+    @staticmethod
+    def _drop(lane: Lane, request: Request) -> None:
+        """Nothing comes of a request that was taken."""
+        lane.ended(request)
+        lane.stored(request.id)
 
     def _run(self, lane: Lane, request: Request) -> None:
         flight = Flight(lane, request)
@@ -322,8 +351,7 @@ class Dispatcher:
     def _withdrawn(self, flight: Flight) -> bool:
         """Whether nobody wants the request any more, which is then forgotten."""
         if flight.withdrawn:
-            flight.lane.ended(flight.request)
-            flight.lane.taken.discard(flight.request.id)
+            self._drop(flight.lane, flight.request)
         return flight.withdrawn
 
     def _failed(self, lane: Lane, request: Request, reason: str, body: list[bytes]) -> None:
@@ -352,7 +380,7 @@ class Dispatcher:
 
         def stored(changed: int | None, error: Exception | None) -> None:
             self._unstored -= 1
-            lane.taken.discard(request.id)
+            lane.stored(request.id)
             if changed:
                 told()
             if self._unstored == UNSTORED:

@@ -29,13 +29,16 @@ class Lane:
         "due",
         "flying",
         "fresh",
+        "gone",
         "last",
         "more",
         "ours",
+        "passed",
         "pause",
         "reading",
         "service",
         "stale",
+        "stranger",
         "taken",
         "tries",
         "window",
@@ -57,6 +60,10 @@ class Lane:
         """What is being read is to be read again."""
         self.taken: set[int] = set()
         """Numbers of those out of the buffer whose end is not in the file yet."""
+        self.passed: set[int] = set()
+        """Numbers of those whose end came into the file while it was being read, which may have been before."""
+        self.gone: set[int] = set()
+        """Numbers of those taken that were withdrawn before they were begun."""
         self.flying = 0
         """How many of them have no reply yet."""
         self.window = 0
@@ -64,6 +71,8 @@ class Lane:
         self.workers = 0
         """What the last answer said."""
         self.ours = False
+        self.stranger = False
+        """It is named as ours are and belongs to somebody else."""
         self.asking = False
         self.asked_at = 0.0
         """Monotonic time of the last answer about it."""
@@ -89,14 +98,19 @@ class Lane:
         return bool(self.buffer) or self.more
 
     def offer(self, request: Request) -> None:
-        """Take a request that is on disk; the memory may be full, then it is read from there later."""
+        """Take a request that is on disk. It is read from there later when the memory is full, or nobody serves it."""
         if request.id <= self.last:
             return  # it was read from there already
         full = len(self.buffer) >= BUFFER or (self.bytes + request_bytes(request) > BUFFER_BYTES and bool(self.buffer))
-        if self.more or self.reading or full:
+        if self.more or self.reading or full or not self.window:
             self.more = self.fresh = True
             return
-        self._append(request)
+        self._put(request)
+
+    def begin_reading(self) -> None:
+        """The file is being read from now on."""
+        self.reading = True
+        self.passed.clear()
 
     def refill(self, requests: list[Request], more: bool) -> None:
         """Take what was read from the file, which has more, or not."""
@@ -106,31 +120,35 @@ class Lane:
             return
         self.more = more or self.fresh
         self.fresh = False
+        known = self.taken | self.passed | {request.id for request in self.buffer}
         for request in requests:
             if self.bytes and self.bytes + request_bytes(request) > BUFFER_BYTES:
                 self.more = True
                 return
-            self.last = request.id
-            if request.id not in self.taken:
-                self._append(request)
+            self.last = max(self.last, request.id)
+            if request.id not in known:
+                self._put(request)
 
     def again(self, request: Request) -> None:
         """Put one back that could not be run now: at its place, before all that came later."""
         self.taken.discard(request.id)
         self.flying -= 1
-        index = 0
-        while index < len(self.buffer) and self.buffer[index].id < request.id:
-            index += 1
-        self.buffer.insert(index, request)
-        self.bytes += request_bytes(request)
+        self._put(request)
 
     def take(self) -> Request:
-        """The next one; it counts as taken until it has ended."""
+        """The next one; it counts as taken until its end is in the file."""
         request = self.buffer.popleft()
         self.bytes -= request_bytes(request)
         self.taken.add(request.id)
         self.flying += 1
         return request
+
+    def stored(self, number: int) -> None:
+        """The end of one that was taken is in the file, or it has none."""
+        self.taken.discard(number)
+        self.gone.discard(number)
+        if self.reading:
+            self.passed.add(number)
 
     def ended(self, request: Request) -> None:
         """It is not run any more; what came of it is not in the file yet."""
@@ -144,13 +162,14 @@ class Lane:
         self.stale = self.reading
 
     def withdraw(self, number: int) -> None:
-        """Forget a request that has not been taken."""
+        """Forget a request that has not begun."""
+        if number in self.taken:
+            self.gone.add(number)
         for request in [request for request in self.buffer if request.id == number]:
             self.buffer.remove(request)
             self.bytes -= request_bytes(request)
         if self.reading:
-            # It may be among those that are read.
-            self.more = self.stale = True
+            self.passed.add(number)
 
     def away(self) -> None:
         """It cannot be asked to do anything for a while."""
@@ -158,9 +177,13 @@ class Lane:
         self.due = time.monotonic() + self.pause
         self.pause = min(self.pause * 2, LONGEST_PAUSE)
 
-    def _append(self, request: Request) -> None:
+    def _put(self, request: Request) -> None:
+        """Put one at its place in the order of arrival."""
+        index = len(self.buffer)
+        while index and self.buffer[index - 1].id > request.id:
+            index -= 1
+        self.buffer.insert(index, request)
         self.last = max(self.last, request.id)
-        self.buffer.append(request)
         self.bytes += request_bytes(request)
 
 

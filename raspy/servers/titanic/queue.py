@@ -113,7 +113,7 @@ def info(server: Titanic, uuid: str) -> Later:
 
 @QUEUE.verb()
 def retry(server: Titanic, uuid: str) -> Later:
-    """Run a parked request again, with a new lifetime if it had one; ``409`` when it is not parked."""
+    """Run a parked request again; a lifetime that it had counts from now; ``409`` when it is not parked."""
     number, secret = checked(uuid)
     now = server.clock.now()
 
@@ -125,7 +125,7 @@ def retry(server: Titanic, uuid: str) -> Later:
         server.run_again(found[1])
         return {"uuid": uuid, "state": "pending"}
 
-    item = (number, secret, now, now + server.settings.command_lifetime)
+    item = (number, secret, now)
     return server.queue_write(requests.retry, item, answer)
 
 

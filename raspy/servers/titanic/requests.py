@@ -18,6 +18,7 @@ PENDING, DONE, PARKED, LATE = 0, 1, 2, 3
 """States: to be run; its reply is kept; given up; its lifetime was over."""
 STATES = {"pending": PENDING, "done": DONE, "parked": PARKED, "late": LATE}
 
+# What may be long stands last: SQLite reads a row from its beginning, as far as it must.
 SCHEMAS: tuple[Schema, ...] = (
     (
         """CREATE TABLE requests (
@@ -25,16 +26,17 @@ SCHEMAS: tuple[Schema, ...] = (
             secret BLOB NOT NULL CHECK (length(secret) = 8),
             client BLOB,
             service BLOB NOT NULL CHECK (typeof(service) = 'blob'),
-            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
             state INTEGER NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 3),
             failures INTEGER NOT NULL DEFAULT 0 CHECK (typeof(failures) = 'integer'),
             attempt INTEGER NOT NULL DEFAULT 0 CHECK (typeof(attempt) = 'integer'),
             starts INTEGER NOT NULL DEFAULT 0 CHECK (typeof(starts) = 'integer'),
             at REAL NOT NULL CHECK (typeof(at) = 'real'),
             deadline REAL,
+            lifetime REAL,
             time REAL NOT NULL CHECK (typeof(time) = 'real'),
             trusted INTEGER NOT NULL CHECK (trusted BETWEEN 0 AND 1),
-            reply BLOB
+            reply BLOB,
+            body BLOB NOT NULL CHECK (typeof(body) = 'blob')
         )""",
         "CREATE INDEX pending ON requests (service, id) WHERE state = 0",
         "CREATE UNIQUE INDEX client ON requests (client) WHERE client IS NOT NULL",
@@ -176,13 +178,13 @@ class Numbers:
         for item in items:
             at = self.base + item.since
             item.deadline = None if item.lifetime is None else at + item.lifetime
-            told = (item.client, item.service, item.body, at, item.deadline, item.time, item.trusted)
+            told = (item.client, item.service, item.body, at, item.deadline, item.lifetime, item.time, item.trusted)
             rows.append((self.next, os.urandom(8), *told))
             self.next += 1
         before = connection.total_changes
         connection.executemany(
-            "INSERT INTO requests (id, secret, client, service, body, at, deadline, time, trusted) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (client) WHERE client IS NOT NULL DO NOTHING",
+            "INSERT INTO requests (id, secret, client, service, body, at, deadline, lifetime, time, trusted) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (client) WHERE client IS NOT NULL DO NOTHING",
             rows,
         )
         if connection.total_changes - before == len(items):
@@ -304,15 +306,15 @@ def finish(connection: sqlite3.Connection, items: list[tuple[bytes, float, int]]
 
     The body is not needed again.
     """
-    statement = f"UPDATE requests SET state = {DONE}, body = x'', reply = ?, at = ? WHERE id = ?"  # noqa: S608  ours
+    statement = f"UPDATE requests SET state = {DONE}, body = x'', reply = ?, at = ? WHERE id = ? AND state = {PENDING}"  # noqa: S608
     return [connection.execute(statement, item).rowcount for item in items]
 
 
 def fail(connection: sqlite3.Connection, items: list[tuple[int, bytes, float, int]]) -> list[int]:
     """Count failures: state (pending or parked), packed last reply, time, number. 0 for one that is not kept."""
     statement = (
-        "UPDATE requests SET failures = failures + 1, attempt = attempt + 1, state = ?1, reply = ?2, "
-        "at = iif(?1, ?3, at) WHERE id = ?4"
+        "UPDATE requests SET failures = failures + 1, attempt = attempt + 1, state = ?1, reply = ?2, "  # noqa: S608
+        f"at = iif(?1, ?3, at) WHERE id = ?4 AND state = {PENDING}"
     )
     return [connection.execute(statement, item).rowcount for item in items]
 
@@ -327,9 +329,14 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 def mark(connection: sqlite3.Connection, items: list[int]) -> list[int]:
     """Take note, before they are begun, of requests that an earlier Titanic may have begun. 0 for one not kept."""
-    return [
-        connection.execute("UPDATE requests SET starts = starts + 1 WHERE id = ?", (item,)).rowcount for item in items
-    ]
+    statement = f"UPDATE requests SET starts = starts + 1 WHERE id = ? AND state = {PENDING}"  # noqa: S608  ours
+    return [connection.execute(statement, (item,)).rowcount for item in items]
+
+
+def unmark(connection: sqlite3.Connection, items: list[int]) -> list[None]:
+    """Take the note back: this Titanic ends in good order."""
+    connection.executemany("UPDATE requests SET starts = max(0, starts - 1) WHERE id = ?", [(item,) for item in items])
+    return [None] * len(items)
 
 
 def close(connection: sqlite3.Connection, items: list[tuple[int, bytes]]) -> list[tuple[int, bytes] | None]:
@@ -366,7 +373,8 @@ def overdue(
     found = []
     for now, begun in items:
         rows = connection.execute(
-            "SELECT id, secret, service FROM requests WHERE state = 0 AND deadline <= ? LIMIT 2000", (now,)
+            "SELECT id, secret, service FROM requests WHERE state = 0 AND deadline <= ? LIMIT ?",
+            (now, 2000 + len(begun)),
         ).fetchall()
         late = [row for row in rows if row[0] not in begun]
         connection.executemany(
@@ -385,15 +393,13 @@ def next_deadline(connection: sqlite3.Connection) -> float | None:
     return None if first is None else float(first)
 
 
-def retry(
-    connection: sqlite3.Connection, items: list[tuple[int, bytes, float, float]]
-) -> list[tuple[int, bytes] | None]:
+def retry(connection: sqlite3.Connection, items: list[tuple[int, bytes, float]]) -> list[tuple[int, bytes] | None]:
     """Have parked requests run again: state before and service come back, None for one that is not known.
 
-    An item is number, secret, the time, and the new deadline of one that had a lifetime.
+    An item is number, secret and the time, from which its lifetime counts anew.
     """
     found = []
-    for number, secret, now, deadline in items:
+    for number, secret, now in items:
         row = connection.execute(
             "SELECT state, service FROM requests WHERE id = ? AND secret = ?", (number, secret)
         ).fetchone()
@@ -401,9 +407,9 @@ def retry(
         if row is not None and row[0] == PARKED:
             # An attempt more, as its id must be a new one: the server would answer a known one from memory.
             connection.execute(
-                "UPDATE requests SET state = 0, failures = 0, starts = 0, attempt = attempt + 1, at = ?, "
-                "deadline = iif(deadline IS NULL, NULL, ?), reply = NULL WHERE id = ?",
-                (now, deadline, number),
+                "UPDATE requests SET state = 0, failures = 0, starts = 0, attempt = attempt + 1, at = ?1, "
+                "deadline = ?1 + lifetime, reply = NULL WHERE id = ?2",
+                (now, number),
             )
     return found
 

@@ -5,6 +5,7 @@ The functions up to the verbs take a connection and run on a pool thread.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ TABLES = ("sqlite_sequence", "store")
 """With the first, SQLite's own, no version is given twice even after the file was damaged (autoinc.html)."""
 NAME_BYTES = 255
 ENTRIES = 20_000
+DEPTH = 500
+"""Arrays and objects within each other in a value: half of what Python decodes (sys.getrecursionlimit), so that whoever
+reads an export, in which the value is some levels deeper, can read it."""
 FORMAT, FORMAT_VERSION = "raspy-store", 1
 TOTAL = (
     "SELECT count(*), total(length(CAST(value AS BLOB)) + length(CAST(service AS BLOB)) "
@@ -42,6 +46,8 @@ TOTAL = (
 )
 
 decode_any = msgspec.json.Decoder().decode
+find_levels = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]').finditer
+"""Finds the brackets, and the texts, in which brackets mean nothing."""
 Name = tuple[str, str, str]
 """Service, section and key."""
 
@@ -236,19 +242,34 @@ def checked_name(*parts: str) -> Any:
 
 
 def checked_value(text: str, limit: int, name: str) -> str:
-    """A value, when it is JSON.
+    """A value, when it is JSON: without the spaces between its parts, so that an export may be indented.
 
     :raises VerbError: 400
     """
-    if len(text.encode()) > limit:
-        raise VerbError(
-            MDP.BAD_REQUEST, f"{name}: a value has at most {limit} bytes (value_bytes in [titanic]), not {len(text)}"
-        )
     try:
-        decode_any(text)
+        value = msgspec.json.format(text, indent=-1)
+        size = len(value.encode())
+        if size <= limit:
+            decode_any(value)
     except BAD_BODY as error:
         raise VerbError(MDP.BAD_REQUEST, f"{name}: the value is not JSON: {error}") from None
-    return text
+    if size > limit:
+        raise VerbError(
+            MDP.BAD_REQUEST, f"{name}: a value has at most {limit} bytes (value_bytes in [titanic]), not {size}"
+        )
+    if value.count("[") + value.count("{") > DEPTH and levels(value) > DEPTH:
+        raise VerbError(MDP.BAD_REQUEST, f"{name}: a value has at most {DEPTH} arrays and objects within each other")
+    return value
+
+
+def levels(text: str) -> int:
+    """How many arrays and objects are within each other, at most, in a JSON text."""
+    deepest = depth = 0
+    for found in find_levels(text):
+        mark = found[0]
+        depth += (mark in ("[", "{")) - (mark in ("]", "}"))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 STORE = Verbs("titanic.store", slots=4, whole_name=True)

@@ -93,6 +93,7 @@ class Titanic(Server):
         self._slots: list[Slots] = []
         self._next_deadline: float | None = None
         self._told: set[str] = set()
+        self._leaving = False
         self._accepted = self.add_statistic(SNMPCounter(f"{service}.accepted", "Requests accepted"))
         self._replies = self.add_statistic(SNMPCounter(f"{service}.replied", "Replies that came"))
         for oid, doc in FIGURES:
@@ -120,12 +121,14 @@ class Titanic(Server):
 
     def stop(self) -> None:
         """Leave the bus, have what came kept, close the files."""
-        for slots in self._slots:
-            slots.close()
+        # What has come is answered once it is on disk; what comes now is the broker's to give to the next one.
+        self._leaving = True
         if self.dispatcher is not None:
             self.dispatcher.close()
         self.queue.close()
         self.store.close()
+        for slots in self._slots:
+            slots.close()
         super().stop()
 
     def services(self) -> list[str]:
@@ -155,6 +158,8 @@ class Titanic(Server):
 
     def titanic_request(self, body: list[bytes], reply: Reply) -> None:
         """``titanic.request``: keep a request, and answer ``200`` and its uuid once it is on disk."""
+        if self._leaving:
+            return
         parsed = MDP.parse_id(body[0])
         frames = body[1:] if parsed else body
         lifetime = parsed[1] if parsed else None
@@ -407,6 +412,8 @@ class Titanic(Server):
         super()._broker_restarted()
         for slots in self._slots:
             slots.reopen()
+        if self.dispatcher is not None:
+            self.dispatcher.lost()
 
 
 def nothing(connection: object, items: list[Any]) -> list[Any]:
