@@ -235,7 +235,7 @@ class Database:
         return self._open_file()
 
     def _save(self) -> int:
-        """Copy the rows that can still be read, from both ends of each table up to the damage: how many."""
+        """Copy the rows that can still be read: how many."""
         new = connect(self.path + SAVED, len(self.schemas))
         try:
             migrate(new, self.schemas)

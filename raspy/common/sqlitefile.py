@@ -35,6 +35,7 @@ SEARCH_TIME = 60.0
 """Seconds that go, for each table, into the search for rows behind damage. Copying takes as long as there are rows."""
 STEPS = 64
 """Part of its way so far by which such a search goes on: each number is tried at first, then every second one..."""
+UP, DOWN = 1, -1
 MOST_TOLD = 20
 """Damaged places of a table that are in the log one by one."""
 CACHE_KIB = 512
@@ -217,8 +218,8 @@ def copy_rows(old: sqlite3.Connection, table: str, new: sqlite3.Connection) -> i
 class _Readable:
     """The rows of a table that can be read, their numbers first, each once.
 
-    A place is a number; it can be read when the first row from there on can be. In a torn page no place can be, up to
-    the last number that belongs to that page.
+    A place is a number; it can be read when the first row from there on, up or down, can be. In a torn page no place
+    can be, up to the last number that belongs to that page.
     """
 
     __slots__ = ("_gaps", "_left", "_old", "_query", "_table")
@@ -231,85 +232,92 @@ class _Readable:
         self._gaps = 0
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        low, high = LOWEST, HIGHEST
-        cause: sqlite3.Error | None = None
+        low = LOWEST
         while low <= HIGHEST:
             try:
-                row = self._row(low, ">=", "ASC")
+                row = self._row(low, UP)
             except sqlite3.Error as error:
-                cause = error
-                place = self._behind(low)
+                place = self._behind(low, HIGHEST, UP)
+                # Steps that grow may have passed over sound rows; those near their end are found on the way back.
+                yield from self._back(low, HIGHEST if place is None else place - 1, error)
                 if place is None:
-                    break
-                self._tell(low, place - 1, error)
+                    return
                 low = place
                 continue
             if row is None:
                 return
             yield row
             low = row[0] + 1
-        # No way through, or no more time to find one: the rest is read from its end up to the damage.
+
+    def _back(self, low: int, high: int, cause: sqlite3.Error) -> Iterator[tuple[Any, ...]]:
+        """The rows from one place back to another that is bad."""
         while low <= high:
             try:
-                row = self._row(high, "<=", "DESC")
+                row = self._row(high, DOWN)
             except sqlite3.Error as error:
                 cause = error
-                break
+                place = self._behind(high, low, DOWN)
+                if place is None:
+                    break
+                self._tell(place + 1, high, error)
+                high = place
+                continue
             if row is None or row[0] < low:
                 break
             yield row
             high = row[0] - 1
-        if cause is not None and low <= high:
+        if low <= high:
             self._tell(low, high, cause)
 
-    def _row(self, place: int, relation: str, order: str) -> tuple[Any, ...] | None:
-        """The row next to a place; None when there is none.
+    def _row(self, place: int, direction: int) -> tuple[Any, ...] | None:
+        """The first row from a place on; None when there is none.
 
         :raises sqlite3.Error: it cannot be read
         """
         # One at a time, as the module sqlite3 reads ahead and would lose the row before the damage.
-        query = f"{self._query}{relation} ? ORDER BY rowid {order} LIMIT 1"
-        row: tuple[Any, ...] | None = self._old.execute(query, (place,)).fetchone()
+        found = ">= ? ORDER BY rowid ASC LIMIT 1" if direction == UP else "<= ? ORDER BY rowid DESC LIMIT 1"
+        row: tuple[Any, ...] | None = self._old.execute(self._query + found, (place,)).fetchone()
         # A damaged number would lead past sound rows, or back: a row that is in its place is found under its number.
         if row is not None and row[0] != place and self._old.execute(f"{self._query}= ?", row[:1]).fetchone() != row:
             raise sqlite3.DatabaseError(f"row {row[0]} is not in its place")
         return row
 
-    def _behind(self, bad: int) -> int | None:
+    def _can_be_read(self, place: int, direction: int) -> bool:
+        try:
+            self._row(place, direction)
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _behind(self, bad: int, last: int, direction: int) -> int | None:
         """The first place behind a bad one that can be read; None when none is found in time."""
         begun = time.monotonic()
-        until = begun + self._left
         try:
-            found = self._any_behind(bad, until)
+            found = self._any_behind(bad, last, direction, begun + self._left)
             if found is None:
                 return None
             bad, good = found
-            while good - bad > 1:
+            while abs(good - bad) > 1:
                 middle = (bad + good) // 2
-                bad, good = (bad, middle) if self._can_be_read(middle) else (middle, good)
+                bad, good = (bad, middle) if self._can_be_read(middle, direction) else (middle, good)
             return good
         finally:
             self._left -= time.monotonic() - begun
 
-    def _any_behind(self, bad: int, until: float) -> tuple[int, int] | None:
+    def _any_behind(self, bad: int, last: int, direction: int, until: float) -> tuple[int, int] | None:
         """The last bad place that was tried, and one behind it that can be read."""
         # Rows are numbered from 1 on; steps that begin at the lowest number of all would be too wide there.
-        place = start = max(bad, 0)
+        start = max(bad, 0) if direction == UP else bad
+        way = 0
         while time.monotonic() < until:
-            if place > bad and self._can_be_read(place):
+            place = min(start + way, last) if direction == UP else max(start - way, last)
+            if place != bad and self._can_be_read(place, direction):
                 return bad, place
-            if place == HIGHEST:
+            if place == last:
                 break
             bad = place
-            place = min(place + 1 + (place - start) // STEPS, HIGHEST)
+            way += 1 + way // STEPS
         return None
-
-    def _can_be_read(self, place: int) -> bool:
-        try:
-            self._row(place, ">=", "ASC")
-        except sqlite3.Error:
-            return False
-        return True
 
     def _tell(self, first: int, last: int, error: sqlite3.Error) -> None:
         self._gaps += 1

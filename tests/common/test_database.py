@@ -304,6 +304,21 @@ def test_rows_between_torn_pages_are_saved(
     assert len(told) == gaps
 
 
+def test_rows_of_high_numbers_between_torn_pages_are_saved(made: Make, path: str) -> None:
+    """The search for them begins far away, as the first page is torn."""
+    first = 1 << 40
+    here = made()
+    here.write(small_rows)
+    here.write(lambda connection: connection.execute("UPDATE item SET id = id + ? - 1", (first,)))
+    here.close()
+    torn = range(1, MANY, 400)
+    for number in torn:
+        tear(path, b"row %05d" % number)
+    found = made().read(numbers)
+    assert {first + n - 1 for n in torn}.isdisjoint(found)
+    assert MANY - 70 * len(torn) < len(found)
+
+
 def test_rows_at_both_ends_are_saved_when_no_time_is_left(
     made: Make, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

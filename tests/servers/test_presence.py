@@ -321,6 +321,17 @@ def test_an_answer_that_is_no_status_harms_nobody(bus: Bus, frames: list[bytes])
     assert (raw.state() or {})["state"] in ("ok", "degraded")
 
 
+def test_the_services_of_one_with_much_to_say_are_ours_all_the_same(bus: Bus) -> None:
+    raw = Raw(bus)
+    service = f"{NAME}.devices".encode()
+    bus.stage.idle_worker(service)
+    told = {"services": [service.decode()], "conditions": {"long": "x" * presence.STATUS_LIMIT}}
+    raw.answer(json.dumps(told).encode(), b"200")
+    bus.eventually(lambda broker: broker.services[service].ours)
+    state = raw.state() or {}
+    assert state["state"] == "degraded"
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from raspy.common import MDP
+from raspy.common.database import StorageError
 from raspy.common.executive import Executive, Socket
 from raspy.servers.titanic import dispatch, lane, requests, slots
 from raspy.servers.titanic import titanic as titanic_module
@@ -19,6 +20,7 @@ from tests.conformance.stage import READY, WORKER, unique
 from tests.conformance.stage import REPLY as WORKER_REPLY
 from tests.conformance.stage import REQUEST as WORKER_REQUEST
 from tests.servers.titanic_stage import (
+    CLOSE,
     PENDING,
     REPLY,
     REQUEST,
@@ -36,6 +38,11 @@ from tests.servers.titanic_stage import (
 
 FAILED = (b'"the pump is dry"', b"500")
 NOT_NOW = (b'"not now"', b"503")
+
+
+def waiting(titanic: titanic_module.Titanic) -> list[str]:
+    """What waits for the disk."""
+    return [operation.function.__name__ for operation in titanic.queue._writes]
 
 
 @pytest.fixture(autouse=True)
@@ -567,6 +574,46 @@ def test_more_services_than_are_known_at_a_time(harbour: Ship, monkeypatch: pyte
     ship.eventually(lambda t: not dispatcher(t).lanes)
 
 
+def test_one_that_had_no_room_is_run_before_those_that_came_later(
+    harbour: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "LANES", 3)
+    monkeypatch.setattr(titanic_module, "LANES", 3)
+    monkeypatch.setattr(dispatch, "SCAN", 3600)
+    ship, service = harbour.start(), unique()
+    crowd = [ship.request(unique()) for _ in range(3)]
+    worker = ship.worker(service)
+    uuids = ship.requests(service, b"1", b"2")
+    assert not ship.call(lambda t: service in dispatcher(t).lanes)
+    ship.close(crowd[0])
+    ship.eventually(lambda t: len(dispatcher(t).lanes) < 3)
+    uuids.append(ship.request(service, b"3"))
+    assert [ship.serve(worker).body[0] for _ in uuids] == [b"1", b"2", b"3"]
+
+
+def test_a_look_for_more_services_that_failed_is_made_again(harbour: Ship, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LANES", 2)
+    monkeypatch.setattr(titanic_module, "LANES", 2)
+    ship = harbour.start()
+    for _ in range(3):
+        ship.request(unique())
+    ship.call(lambda t: dispatcher(t)._scanned_services(None, StorageError("the disk gave nothing")))
+    service = unique()
+    ship.worker(service).echo = True
+    assert ship.fetch(ship.request(service, b"work")) == [b"200", b"work"]
+
+
+def test_what_is_in_flight_is_sent_again_when_the_tree_tells_of_a_new_broker(ship: Ship) -> None:
+    service = unique()
+    worker = ship.worker(service)
+    uuid = ship.request(service, b"work")
+    first = worker.request()
+    ship.call(lambda t: t._broker_restarted())
+    worker.reply(first, b"to nobody")
+    assert ship.serve(worker).body == [b"work"]
+    assert ship.fetch(uuid) == [b"200", b"work"]
+
+
 # ---------------------------------------------------------------- failures
 
 
@@ -643,6 +690,40 @@ def test_one_over_which_titanic_itself_ends_is_parked(ship: Ship, monkeypatch: p
     assert ship.serve(worker).body == [b"good"]
     assert ship.fetch(other) == [b"200", b"good"]
     assert ship.fetch(uuid)[0].startswith(b"500 parked: Titanic has ended 2 times while it was run")
+
+
+def test_one_that_was_closed_while_the_disk_was_slow_is_not_begun(ship: Ship) -> None:
+    first, second = unique(), unique()
+    ship.request(first, b"A")
+    closed = ship.request(second, b"B")
+    ship.restart()
+    hold_the_disk(ship)
+    one = ship.worker(first)
+    ship.eventually(lambda t: waiting(t).count("mark") == 1)
+    client = ship.stage.client()
+    client.request(CLOSE, closed)
+    ship.eventually(lambda t: "close" in waiting(t))
+    other = ship.worker(second)
+    ship.eventually(lambda t: waiting(t).count("mark") == 2)
+    let_go(ship)
+    assert client.reply().body == [b"200"]
+    assert ship.serve(one).body == [b"A"]
+    ship.eventually(lambda t: not dispatcher(t).lanes)
+    assert not other.requests
+
+
+def test_one_whose_lifetime_ended_while_the_disk_was_slow_is_not_begun(ship: Ship) -> None:
+    service = unique()
+    uuid = ship.accepted(an_id(1, 1.0), service, b"on")
+    over = ship.call(lambda t: t.clock.now()) + 1.0
+    ship.restart()
+    hold_the_disk(ship)
+    worker = ship.worker(service)
+    ship.eventually(lambda t: "mark" in waiting(t))
+    ship.eventually(lambda t: t.clock.now() > over)
+    let_go(ship)
+    assert ship.fetch(uuid)[0].startswith(b"500 late")
+    assert not worker.requests
 
 
 def test_a_titanic_that_is_stopped_in_good_order_is_no_mark_against_a_request(

@@ -74,12 +74,17 @@ def test_a_value_comes_back_as_it_was(ship: Ship, value: Any) -> None:
 
 
 def test_the_text_of_a_value_is_not_touched(ship: Ship) -> None:
-    """Numbers that a float would change, the order of keys, spaces."""
-    text = b'{"b": 12345678901234567890.10, "a": 1e2 }'
+    """Numbers that a float would change, the order of keys, texts; the spaces between them are left out."""
+    text, kept = (
+        b' {"b": 12345678901234567890.10,\n "a": [1e2, " \\u00e4 "] }',
+        (b'{"b":12345678901234567890.10,"a":[1e2," \\u00e4 "]}'),
+    )
     put(ship, "tank", "lamp", "on", text)
-    body, status = ship.client.ask(STORE, b"get", b"tank", b"lamp", b"on")
-    assert status == b"200"
-    assert b'"value":' + text in body
+    ship.store("import", b'{"format": "raspy-store", "version": 1, "services": {"tank": {"lamp": {"off": %b}}}}' % text)
+    for key in (b"on", b"off"):
+        body, status = ship.client.ask(STORE, b"get", b"tank", b"lamp", key)
+        assert status == b"200"
+        assert b'"value":' + kept + b"," in body
 
 
 def test_what_is_not_there_is_not_found(ship: Ship) -> None:
@@ -246,17 +251,31 @@ def test_what_is_no_json_is_refused(one: Ship, value: str) -> None:
     assert exported(one) == {}
 
 
-@pytest.mark.parametrize("depth", [10, 100, 500, 900, 990, 1000, 1100])
-def test_a_value_of_any_depth_is_kept_or_refused_with_a_reason(one: Ship, depth: int) -> None:
-    _, status = one.store("set", "depth", "b", "c", "[" * depth + "]" * depth)
-    assert status == (b"200" if depth <= 500 else status)
-    assert status in (b"200", b"400")
+@pytest.mark.parametrize(
+    ("before", "behind", "each"), [("[", "]", 1), ('{"a":', "}", 1), ('["[{",{"\\"]":', "},1]", 2)]
+)
+@pytest.mark.parametrize("depth", [10, 100, 500, 502, 900, 990, 1000, 1100, 100_000])
+def test_a_value_that_is_kept_can_be_imported_whatever_its_depth(
+    one: Ship, before: str, behind: str, each: int, depth: int
+) -> None:
+    value = before * (depth // each) + "1" + behind * (depth // each)
+    reason, status = one.store("set", "depth", "b", "c", value)
+    assert status == (b"200" if depth <= store.DEPTH else b"400")
     if status == b"200":
-        body, got = one.client.ask(STORE, b"get", b"depth", b"b", b"c")
-        assert got == b"200"
-        assert body.count(b"[") == depth
-        assert one.store("export", "depth")[1] == b"200"
+        exported_text, _ = one.client.ask(STORE, b"export", b"depth")
+        assert value.encode() in exported_text
+        assert one.store("import", exported_text)[1] == b"200"
+    else:
+        assert len(reason) < 200
+        text = document({"depth": {"b": {"c": None}}}).replace("null", value)
+        assert one.store("import", text)[1] == b"400"
+        assert exported(one) == {}
     one.store("delete", "depth")
+
+
+def test_brackets_side_by_side_are_not_deep(one: Ship) -> None:
+    put(one, "flat", "b", "c", "[" + "[{}]," * 1000 + '"' + "[" * 1000 + '"]')
+    one.store("delete", "flat")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +317,12 @@ def test_a_value_has_a_longest_length(harbour: Ship) -> None:
     ship = harbour.start(value_bytes=10)
     put(ship, "a", "b", "c", '"12345678"')
     assert ship.store("set", "a", "b", "c", '"123456789"')[1] == b"400"
-    assert ship.store("set", "a", "b", "c", '"üüüüü"')[1] == b"400", "bytes count, not characters"
+    reason, status = ship.store("set", "a", "b", "c", '"üüüüü"')
+    assert status == b"400"
+    assert reason.endswith("at most 10 bytes (value_bytes in [titanic]), not 12"), "bytes count, not characters"
+    put(ship, "a", "b", "c", "[ 1, 2, 3,\n 45 ]")
+    assert ship.store("import", document({"a": {"b": {"c": [1, 2, 3, 45]}}}))[1] == b"200"
+    put(ship, "a", "b", "c", ' "12345678" ')
     reason, status = ship.store("import", document({"x": {"y": {"z": 1, "long": "123456789"}}}))
     assert status == b"400"
     assert reason.startswith("x/y/long: a value has at most 10 bytes")
