@@ -169,14 +169,13 @@ def fish() -> str:
         f"""# fish completion for raspy
 function __raspy_at
     set -l at
-    set -l value
+    set -l value ""
     for word in (commandline -opc)[2..-1]
-        if set -q value[1]
-            set -e value
-            set -l value
+        if test -n "$value"
+            set value ""
         else if contains -- $word {" ".join(with_value())}
             set value $word
-        else if not string match -q -- '-*' $word; and begin; set -q at[1]; or test $word != help; end
+        else if not string match -q -- '-*' $word; and test "$word$at" != help
             set -a at $word
         end
     end

@@ -91,7 +91,7 @@ def act(request: Request) -> dict[str, Any] | None:
     answer: dict[str, Any] = ask(request, SERVICE, words.verb, *given)
     if words.verb == "list":
         return {kind: fields_of(raw, dict[str, int], SERVICE) for kind, raw in answer.items()}
-    if words.verb == "delete" and answer.get("deleted") == b"0":
+    if words.verb == "delete" and bytes(answer.get("deleted", b"")) == b"0":
         raise _missing(given)
     return _export(answer, given, words.output) if words.verb == "export" else answer
 
@@ -151,7 +151,8 @@ def _json(text: bytes, source: str, hint: bool = False) -> bytes:
         compact = msgspec.json.format(text, indent=-1)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         shown = text[:40].decode("utf-8", "backslashreplace") + ("..." if len(text) > 40 else "")
-        quoted = f"; a text has quotes of its own: '\"{shown}\"'" if hint and len(text) <= 40 and b'"' not in text else ""
+        hint = hint and len(text) <= 40 and b'"' not in text
+        quoted = f"; a text has quotes of its own: '\"{shown}\"'" if hint else ""
         raise MDP.ClientError(f"{source}: {shown!r} is no JSON ({error}){quoted}") from error
     if len(compact) > LONGEST:
         raise MDP.ClientError(f"{source} is too large: more than {LONGEST >> 20} MiB, spaces not counted")

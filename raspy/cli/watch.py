@@ -33,7 +33,7 @@ def positive(text: str) -> float:
     except ValueError:
         value = 0
     if not 0 < value < 1e9:
-        raise ArgumentTypeError(f"{text!r} is no number above 0")
+        raise ArgumentTypeError(f"{text!r} is no number above 0 and below 1e9")
     return value
 
 

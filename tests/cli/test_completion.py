@@ -58,9 +58,49 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert completed(tmp_path, "raspy request pi", "pi.fake.mmi") == ["pi.fake.mmi"]
     assert completed(tmp_path, "raspy store ") == ["get", "set", "delete", "list", "export", "import"]
     assert completed(tmp_path, "raspy queue r") == ["retry"]
-    assert {"--version", "--output", "--replace"} < set(completed(tmp_path, "raspy store set --"))
+    assert completed(tmp_path, "raspy store set --") == ["--help", "--version", "--json", "--config"]
+    assert completed(tmp_path, "raspy store lamp export --") == ["--help", "--json", "--config"]
+    assert completed(tmp_path, "raspy queue list ") == ["pending", "parked", "late", "done"]
+    assert completed(tmp_path, "raspy queue list late ") == []
+    assert completed(tmp_path, "raspy queue info ") == []
+    assert completed(tmp_path, "raspy request --lifetime 3 --no-wait pi", "pi.fake.mmi") == ["pi.fake.mmi"]
+    assert completed(tmp_path, "raspy request --lifetime ", "pi.fake.mmi") == []
+    assert completed(tmp_path, "raspy request pi.fake.mmi --timeout 3 pi", "pi.fake.mmi") == []
     (tmp_path / "my.toml").write_text("")
     assert completed(tmp_path, "raspy status --config my") == ["my.toml"]
+    assert completed(tmp_path, "raspy store export --output my") == ["my.toml"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("raspy sta", ["status"]),
+        ("raspy help sta", ["status"]),
+        ("raspy --json --config x.toml queue list ", ["pending", "parked", "late", "done"]),
+        ("raspy queue list late ", []),
+        ("raspy watch --count 3 ", ["/device/level"]),
+        ("raspy request --lifetime 3 ", ["/device/level"]),
+        ("raspy request --lifetime 3 pi ", []),
+        ("raspy store set --", ["--help", "--version", "--json", "--config"]),
+        ("raspy store --", ["--help", "--json", "--config"]),
+    ],
+)
+def test_fish_completes(tmp_path: Path, line: str, offered: list[str]) -> None:
+    (tmp_path / "raspy.fish").write_text(raspy("completion", "fish").stdout)
+    stand_in = tmp_path / "raspy"
+    stand_in.write_text("#!/bin/sh\necho /device/level\n")
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        [need_program("fish"), "--no-config", "-c", f"source raspy.fish; complete -C {line!r}"],
+        env=environment(PATH=f"{tmp_path}:{environment()['PATH']}", HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.stderr == ""
+    assert sorted(word.split("\t")[0] for word in done.stdout.splitlines()) == sorted(offered)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -228,8 +228,24 @@ def test_one_parked_in_json(durable: Appliance, here: Here) -> None:
         assert listed(here, "parked", service.name) == [answer["uuid"]]
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_ctrl_c_leaves_the_request_with_titanic(durable: Appliance, terminal: bool) -> None:
+@pytest.mark.parametrize("text", ["0", "-1", "0.0001", "1.1e9", "nan", "inf", "soon", ""])
+def test_what_is_no_lifetime(here: Here, text: str) -> None:
+    done = here.raspy("request", DEVICES, "list_keys", f"--lifetime={text}")
+    one_line(done, "is no number of seconds above 0 (0.001 is the least) and at most 1e9", code=2)
+
+
+def test_the_longest_lifetime(here: Here) -> None:
+    assert here.raspy("request", DEVICES, "list_keys", "--lifetime", "1e9").returncode == 0
+    assert "above 0 (0.001 is the least), at most 1e9" in " ".join(here.raspy("request", "--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("terminal", "number", "code"),
+    [(True, signal.SIGINT, 130), (False, signal.SIGINT, 130), (False, signal.SIGTERM, -signal.SIGTERM)],
+)
+def test_ctrl_c_leaves_the_request_with_titanic(
+    durable: Appliance, terminal: bool, number: signal.Signals, code: int
+) -> None:
     service = unique().decode()
     ours, theirs = pty.openpty() if terminal else os.pipe()
     process = subprocess.Popen(
@@ -248,8 +264,8 @@ def test_ctrl_c_leaves_the_request_with_titanic(durable: Appliance, terminal: bo
             waiting = f"raspy: waiting for {service}; Ctrl-C leaves the request with titanic\r\n"
             assert text.decode() == waiting
         (uuid,) = wait_for("the request", lambda: listed(durable, "pending", service))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        process.send_signal(number)
+        assert process.wait(30) == code
         assert process.stdout.read() == b""
         said = os.read(ours, 4096).decode()
         assert said.strip() == f"raspy: the request stays with titanic: {uuid}; raspy queue info {uuid} shows how it is"
@@ -362,7 +378,9 @@ def test_set_get_list_delete(here: Here, section: str) -> None:
     assert here.raspy("store", "list", "lamp", section).stdout == f"KEY  VERSION\nday  {version}\n"
     assert here.json("store", "list", "lamp", section) == {"keys": {"day": version}}
     assert here.raspy("store", "delete", "lamp", section, "day").stdout == "deleted: 1\n"
-    assert here.json("store", "delete", "lamp", section) == {"deleted": 0}
+    one_line(here.raspy("store", "delete", "lamp", section, "day"), f"no such key: lamp/{section}/day")
+    one_line(here.raspy("store", "delete", "lamp", section, "--json"), f"no such section: lamp/{section}")
+    one_line(here.raspy("store", "delete", section), f"no such service: {section}")
     assert here.raspy("store", "list", "lamp", section).stdout == "no keys\n"
     one_line(here.raspy("store", "get", "lamp", section, "day"), f"there is no lamp/{section}/day")
 
@@ -393,13 +411,15 @@ def test_a_value_from_standard_input(durable: Appliance, here: Here, section: st
     one_line(
         fed(durable, b"warm", "store", "set", "lamp", section, "day", "-"), """standard input: 'warm' is no JSON"""
     )
+    one_line(here.raspy("store", "set", "lamp", section, "day", "warm"), """quotes of its own: '"warm"'""", code=2)
     one_line(fed(durable, b"", "store", "set", "lamp", section, "day", "-"), "standard input: '' is no JSON")
     one_line(fed(durable, b"[" * 100_000, "store", "set", "lamp", section, "day", "-"), "is no JSON")
     one_line(fed(durable, b"\xff", "store", "set", "lamp", section, "day", "-"), "is no JSON")
     huge = json.dumps("x" * 300_000).encode()
     one_line(fed(durable, huge, "store", "set", "lamp", section, "day", "-"), "a value has at most 262144 bytes")
     one_line(
-        fed(durable, b" " * (17 << 20), "store", "set", "lamp", section, "day", "-"), "- is too large: more than 16"
+        fed(durable, b"1" * (17 << 20), "store", "set", "lamp", section, "day", "-"),
+        "standard input is too large: more than 16 MiB, spaces not counted",
     )
     assert here.raspy("store", "get", "lamp", section, "day").stdout == value.decode() + "\n"
 
@@ -440,7 +460,7 @@ def test_export_and_import(durable: Appliance, here: Here, tmp_path: Path) -> No
     assert here.json("store", "list", service, "colours")["keys"].keys() == {"day", "night"}
 
 
-def test_an_import_that_replaces_everything() -> None:
+def test_an_import_that_replaces_everything(tmp_path: Path) -> None:
     """It touches what other tests have in the store, so it has an appliance of its own."""
     made = Appliance(["broker", "titanic"])
     try:
@@ -451,11 +471,34 @@ def test_an_import_that_replaces_everything() -> None:
         done = fed(made, json.dumps(document).encode(), "store", "import", "-", "--replace")
         assert (done.returncode, done.stdout) == (0, "set: 1, deleted: 1\n")
         assert made.json("store", "export") == document
+        assert made.raspy("store", "delete", "lamp").returncode == 0
+        assert made.json("store", "export")["services"] == {}
+        # The longest values, and as many of them as the store holds: flat, deep, and deep in each line.
+        deep = "[" * 100 + ",".join(["1"] * 130_000) + "]" * 100
+        values = [deep, "[" * 500 + "]" * 500, json.dumps("\x9b" * 131_000, ensure_ascii=False)]
+        values += [json.dumps({"texts": ["x" * 50] * 4_800})] * 29
+        given = {f"key {i}": json.loads(value) for i, value in enumerate(values)}
+        text = json.dumps(
+            {**document, "services": {"lamp": {"colours": given}}}, indent="\t", ensure_ascii=False
+        ).encode()
+        assert made.raspy("store", "delete", "lamp").returncode == 1
+        taken = fed(made, text, "store", "import", "-")
+        assert (taken.returncode, taken.stdout) == (0, "set: 32, deleted: 0\n"), taken.stderr
+        path = tmp_path / "store.json"
+        assert made.raspy("store", "export", "--output", str(path)).returncode == 0
+        assert made.raspy("store", "export").stdout == path.read_text()
+        assert 7.5e6 < path.stat().st_size < 16 << 20
+        for indent in (None, 1):
+            if indent:
+                path.write_text(json.dumps(json.loads(path.read_text()), indent=indent, ensure_ascii=False))
+            done = made.raspy("store", "import", str(path), "--replace")
+            assert (done.returncode, done.stdout) == (0, "set: 32, deleted: 0\n"), done.stderr
+            assert made.json("store", "export")["services"] == {"lamp": {"colours": given}}
     finally:
         made.destroy()
 
 
-def test_what_cannot_be_imported(here: Here, tmp_path: Path) -> None:
+def test_what_cannot_be_imported(durable: Appliance, here: Here, tmp_path: Path) -> None:
     path = tmp_path / "store.json"
     one_line(here.raspy("store", "import", str(path)), f"{path} cannot be read: No such file or directory")
     one_line(here.raspy("store", "import", str(tmp_path)), "cannot be read: Is a directory")
@@ -467,8 +510,20 @@ def test_what_cannot_be_imported(here: Here, tmp_path: Path) -> None:
     path.write_text('{"format": "raspy-store", "version": 2, "services": {}}')
     one_line(here.raspy("store", "import", str(path)), "no exported store")
     with open(path, "wb") as file:
-        file.truncate(17 << 20)
-    one_line(here.raspy("store", "import", str(path)), "too large")
+        file.truncate((64 << 20) + 1)
+    one_line(here.raspy("store", "import", str(path)), "too large: more than 64 MiB")
+    for text in (b"", b"warm", b"\xff"):
+        done = fed(durable, text, "store", "import", "-")
+        one_line(done, "raspy: standard input: ")
+        assert "is no JSON" in done.stderr
+        assert "quotes" not in done.stderr
+
+
+def test_what_is_not_there_is_not_exported(here: Here, tmp_path: Path, section: str) -> None:
+    path = tmp_path / "store.json"
+    one_line(here.raspy("store", "export", section), f"no such service: {section}")
+    one_line(here.raspy("store", "export", section, "--output", str(path)), f"no such service: {section}")
+    assert not path.exists()
 
 
 def test_an_export_that_cannot_be_written_leaves_what_was_there(here: Here, tmp_path: Path) -> None:

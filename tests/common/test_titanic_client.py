@@ -136,10 +136,28 @@ def test_a_lifetime_that_ends_before_titanic_has_the_request(titanic: FakeTitani
         client.request(lifetime=0.2)
 
 
-@pytest.mark.parametrize("lifetime", [0, -1, float("nan"), float("inf"), 2e9])
+@pytest.mark.parametrize("lifetime", [0, -1, 0.0009, float("nan"), float("inf"), 2e9])
 def test_what_is_no_lifetime_is_refused(client: TitanicClient, lifetime: float) -> None:
-    with pytest.raises(MDP.ClientError, match="a lifetime is seconds, above 0"):
+    with pytest.raises(MDP.ClientError, match=r"a lifetime is seconds, 0\.001 to 1e\+09: not "):
         client.request(lifetime=lifetime)
+
+
+@pytest.mark.parametrize("data", [[b"x"] * 1018, [""] * 5000, [b"x", b"x" * ((16 << 20) + 1)]])
+def test_what_the_broker_does_not_carry_is_refused_at_once(data: list[str | bytes]) -> None:
+    """No broker is there: it is not even asked."""
+    with short_directory() as directory, TitanicClient(f"ipc://{directory}", BASE) as client:
+        allowed = r"a request has at most %d frames of 16777216 bytes each"
+        with pytest.raises(MDP.ClientError, match=allowed % 1017) as refused:
+            client.request(data=data)
+        assert not isinstance(refused.value, MDP.ConnectionLost)
+        with pytest.raises(MDP.ClientError, match=allowed % 1018):
+            client.send("pi.pump", [b"x", *map(mdcliapi._frame, data)])
+
+
+def test_the_most_frames_and_the_longest_arrive(titanic: FakeTitanic, client: TitanicClient) -> None:
+    for data in ([b"%d" % number for number in range(1017)], [b"x", b"y" * (16 << 20)]):
+        client.request("pi", "pump", data)
+        assert titanic.kept.popitem()[1] == [b"pi.pump", *data]
 
 
 @pytest.mark.parametrize("field", [{"service": "\ud800"}, {"data": ["\ud800"]}, {"hostname": "\ud800"}])
