@@ -112,7 +112,7 @@ def id_frame(digits: str, lifetime: float | None = None) -> bytes:
     frame = REQUEST_ID + digits.encode()
     if lifetime is None:
         return frame
-    left = min(max(lifetime, 0.0), LONGEST_LIFETIME)
+    left = min(max(0.0, lifetime), LONGEST_LIFETIME)  # in this order: max(-0.0, 0.0) is -0.0
     return frame + f" {left:.3f} {boot_id()}:{time.clock_gettime(time.CLOCK_BOOTTIME) + left:.3f}".encode()
 
 

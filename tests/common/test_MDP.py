@@ -63,7 +63,7 @@ def test_on_the_same_machine_a_lifetime_runs_out_on_the_way() -> None:
     assert left(MDP.boot_id(), now + 3600) == 30.0
     on_its_way = left(MDP.boot_id(), now + 20)
     assert on_its_way is not None
-    assert 0 < on_its_way < 20
+    assert 0 < on_its_way <= 20.001, "what is written is rounded to milliseconds"
     assert left("0" * 32, now - 1) == 30.0, "of another machine, or of another start"
 
 

@@ -282,7 +282,7 @@ def test_a_command_that_is_tried_again_has_a_lifetime_again(harbour: Ship) -> No
         ship.fetch(uuid)
     ship.queue("retry", uuid)
     told = ship.info(uuid)
-    assert told["state"] == "pending"
+    assert told["state"] in ("pending", "in flight"), "its server may still count as there"
     assert 27 < told["lifetime"] <= 30, "as long as it had, from now on"
     assert tank.tank.done == ["on"] * 3
 
