@@ -247,7 +247,9 @@ def test_what_is_no_json_is_refused(one: Ship, value: str) -> None:
     reason, status = one.store("set", "a", "b", "c", value)
     assert status == b"400"
     # How deep brackets may be nested before they are no JSON is another matter in each Python.
-    deep = ("a/b/c: a value has at most 500 arrays and objects",) if value.startswith(("[" * 1000, '{"a":' * 1000)) else ()
+    deep = (
+        ("a/b/c: a value has at most 500 arrays and objects",) if value.startswith(("[" * 1000, '{"a":' * 1000)) else ()
+    )
     assert reason.startswith(("a/b/c: the value is not JSON: ", *deep))
     assert len(reason) < 300
     assert exported(one) == {}
