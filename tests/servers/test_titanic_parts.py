@@ -21,12 +21,13 @@ from raspy.common.database import Database
 from raspy.common.executive import Executive
 from raspy.servers.titanic import directory as directory_module
 from raspy.servers.titanic import lane as lane_module
-from raspy.servers.titanic import requests, slots
+from raspy.servers.titanic import records, requests, slots
 from raspy.servers.titanic.channels import Channel, Channels
 from raspy.servers.titanic.directory import Directory
 from raspy.servers.titanic.dispatch import looks_ours, refusal
 from raspy.servers.titanic.lane import Lane
-from raspy.servers.titanic.requests import DONE, LATE, PARKED, PENDING, Accepted, Boot, Numbers, Request
+from raspy.servers.titanic.records import DONE, LATE, PARKED, PENDING, Accepted, Boot, Request
+from raspy.servers.titanic.requests import Numbers
 from raspy.servers.titanic.slots import Slots
 from tests.bus import Bus, OnThread, eventually, running, running_bus
 from tests.conformance.stage import unique
@@ -37,12 +38,12 @@ from tests.support_devices import LIMIT, short_directory
 
 @given(st.lists(st.binary(max_size=300)))
 def test_packed_frames_come_back(frames: list[bytes]) -> None:
-    assert requests.unpack(requests.pack(frames)) == frames
+    assert records.unpack(records.pack(frames)) == frames
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(0, 200))
 def test_packed_frames_that_are_cut_short_end_there(frames: list[bytes], length: int) -> None:
-    found = requests.unpack(requests.pack(frames)[:length])
+    found = records.unpack(records.pack(frames)[:length])
     whole = max(0, len(found) - 1)
     assert found[:whole] == frames[:whole]
     assert all(frame.startswith(part) for frame, part in zip(frames, found, strict=False))
@@ -50,28 +51,28 @@ def test_packed_frames_that_are_cut_short_end_there(frames: list[bytes], length:
 
 @given(st.binary(max_size=100))
 def test_anything_unpacks_to_no_more_than_it_is(packed: bytes) -> None:
-    assert sum(map(len, requests.unpack(packed))) <= len(packed)
+    assert sum(map(len, records.unpack(packed))) <= len(packed)
 
 
 def test_nothing_unpacks_to_nothing() -> None:
-    assert requests.unpack(None) == requests.unpack(b"") == []
+    assert records.unpack(None) == records.unpack(b"") == []
 
 
-@given(st.integers(0, requests.MOST_ID), st.binary(min_size=8, max_size=8))
+@given(st.integers(0, records.MOST_ID), st.binary(min_size=8, max_size=8))
 def test_a_uuid_is_number_and_secret(number: int, secret: bytes) -> None:
-    uuid = requests.uuid_of(number, secret)
+    uuid = records.uuid_of(number, secret)
     assert len(uuid) == 32
-    assert requests.parse_uuid(uuid.encode()) == (number, secret)
+    assert records.parse_uuid(uuid.encode()) == (number, secret)
     assert Request(number, secret, b"s", []).uuid == uuid
 
 
 @given(st.binary(max_size=40) | st.from_regex(rb"[0-9a-f]{32}", fullmatch=True))
 def test_a_uuid_is_read_as_it_is_written_or_not_at_all(frame: bytes) -> None:
-    parsed = requests.parse_uuid(frame)
-    assert parsed is None or requests.uuid_of(*parsed).encode() == frame
+    parsed = records.parse_uuid(frame)
+    assert parsed is None or records.uuid_of(*parsed).encode() == frame
 
 
-@given(st.binary(min_size=8, max_size=8), st.integers(0, requests.MOST_ID), st.integers(0, 1000))
+@given(st.binary(min_size=8, max_size=8), st.integers(0, records.MOST_ID), st.integers(0, 1000))
 def test_each_attempt_has_an_id_of_its_own(secret: bytes, number: int, attempt: int) -> None:
     ids = {Request(number, secret, b"s", [], attempt=attempt + more).attempt_id for more in range(3)}
     assert len(ids) == 3
@@ -585,9 +586,9 @@ class File:
     def read(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.database.read(lambda connection: function(connection, *args))
 
-    def begin(self, boot_id: str, since: float = 0.0, time: float = 0.0, trusted: bool = False) -> requests.Begun:
+    def begin(self, boot_id: str, since: float = 0.0, time: float = 0.0, trusted: bool = False) -> records.Begun:
         (begun,) = self.write(self.numbers.begin, (Boot(boot_id, since, time, trusted), 10))
-        assert isinstance(begun, requests.Begun)
+        assert isinstance(begun, records.Begun)
         return begun
 
     def accept(self, service: bytes = b"s", **given: Any) -> tuple[int, bytes]:
@@ -621,7 +622,7 @@ def accepted(
     body: bytes = b"",
 ) -> Accepted:
     """A request as it comes in."""
-    return Accepted(service, body or requests.pack([b"work"]), client, lifetime, since, time, trusted, most_bytes)
+    return Accepted(service, body or records.pack([b"work"]), client, lifetime, since, time, trusted, most_bytes)
 
 
 def test_numbers_are_given_in_order_and_never_twice(file: File) -> None:
@@ -659,7 +660,7 @@ def test_a_file_that_is_full_knows_what_it_has(file: File) -> None:
 
 def test_pages_are_in_order_of_their_service_alone(file: File) -> None:
     for number in range(10):
-        file.accept(b"even" if number % 2 else b"odd", body=requests.pack([b"%d" % number, b""]))
+        file.accept(b"even" if number % 2 else b"odd", body=records.pack([b"%d" % number, b""]))
     found, more = file.read(requests.page, b"odd", 0, 3, 1000)
     assert more
     assert [request.body for request in found] == [[b"0", b""], [b"2", b""], [b"4", b""]]
@@ -690,22 +691,22 @@ def test_services_are_told_in_pages(file: File) -> None:
 
 
 def test_a_reply_takes_the_place_of_the_body(file: File) -> None:
-    number, secret = file.accept(body=requests.pack([b"x" * 1000]))
+    number, secret = file.accept(body=records.pack([b"x" * 1000]))
     assert file.read(requests.replies, number, secret) == (PENDING, None, 0)
-    assert file.write(requests.finish, (requests.pack([b"done"]), 5.0, number), (b"", 5.0, 99)) == [1, 0]
+    assert file.write(requests.finish, (records.pack([b"done"]), 5.0, number), (b"", 5.0, 99)) == [1, 0]
     state, reply, _ = file.read(requests.replies, number, secret)
-    assert (state, requests.unpack(reply)) == (DONE, [b"done"])
-    assert requests.unpack(file.read(requests.row, number, secret)[-1]) == []
+    assert (state, records.unpack(reply)) == (DONE, [b"done"])
+    assert records.unpack(file.read(requests.row, number, secret)[-1]) == []
     assert file.read(requests.replies, number, bytes(8)) is None
 
 
 def test_failures_are_counted_until_one_is_parked(file: File) -> None:
     number, secret = file.accept()
     other, _ = file.accept()
-    assert file.write(requests.fail, (PENDING, requests.pack([b"why"]), 5.0, number), (PENDING, b"", 5.0, 99)) == [1, 0]
+    assert file.write(requests.fail, (PENDING, records.pack([b"why"]), 5.0, number), (PENDING, b"", 5.0, 99)) == [1, 0]
     (found, *_) = file.page()
     assert (found.id, found.failures, found.attempt) == (number, 1, 1)
-    file.write(requests.fail, (PARKED, requests.pack([b"why"]), 6.0, number))
+    file.write(requests.fail, (PARKED, records.pack([b"why"]), 6.0, number))
     assert file.state(number) == PARKED
     assert [request.id for request in file.page()] == [other]
     assert file.write(requests.retry, (number, secret, 7.0), (99, secret, 7.0)) == [(PARKED, b"s"), None]

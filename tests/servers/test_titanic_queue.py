@@ -13,9 +13,9 @@ import pytest
 from raspy.common import MDP
 from raspy.servers.titanic import clock as clock_module
 from raspy.servers.titanic import queue as queue_module
-from raspy.servers.titanic import requests
+from raspy.servers.titanic import records, requests
 from raspy.servers.titanic.clock import Clock
-from raspy.servers.titanic.requests import Boot
+from raspy.servers.titanic.records import Boot
 from tests.conformance.stage import unique
 from tests.servers.titanic_stage import (
     PENDING,
@@ -360,10 +360,10 @@ def test_what_was_dropped_while_it_was_read_is_not_run(harbour: Ship) -> None:
         lane = dispatcher(titanic).lanes[service]
         found = titanic.queue.database.read(lambda connection: requests.page(connection, service, 0, 64, 1 << 20))
         lane.reading = True
-        name = requests.parse_uuid(uuids[0])
+        name = records.parse_uuid(uuids[0])
         assert name is not None
         titanic.queue.database.write(lambda connection: requests.close(connection, [name]))
-        titanic.closed(name[0], (requests.PENDING, service))
+        titanic.closed(name[0], (records.PENDING, service))
         dispatcher(titanic)._read(lane, found, None)
 
     ship.call(lambda _: read_and_drop())
@@ -556,7 +556,7 @@ def test_what_comes_before_the_file_is_open_has_its_whole_lifetime(
     ship.stop()
     opened, begin = threading.Event(), requests.begin
 
-    def slowly(*args: Any) -> requests.Begun:
+    def slowly(*args: Any) -> records.Begun:
         assert opened.wait(30)
         return begin(*args)
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from raspy.common import MDP
-from raspy.servers.titanic.requests import Boot
+from raspy.servers.titanic.records import Boot
 
 SYNCHRONIZED = "/run/systemd/timesync/synchronized"
 """Is there once the clock was set from the network (systemd-timesyncd(8))."""

@@ -13,11 +13,11 @@ import zmq
 from raspy.common import MDP
 from raspy.common.executive import Timer
 from raspy.common.kvsimple import BAD_BODY
-from raspy.servers.titanic import requests
+from raspy.servers.titanic import records, requests
 from raspy.servers.titanic.channels import Channel, Channels
 from raspy.servers.titanic.directory import Directory
 from raspy.servers.titanic.lane import BUFFER, BUFFER_BYTES, FIRST_PAUSE, Lane
-from raspy.servers.titanic.requests import PARKED, PENDING, Request
+from raspy.servers.titanic.records import PARKED, PENDING, Request
 
 if TYPE_CHECKING:
     from raspy.servers.titanic.titanic import Titanic
@@ -344,7 +344,7 @@ class Dispatcher:
         elif body[-1] == MDP.ERROR and reason is not None:
             self._failed(lane, request, reason, body)
         else:
-            item = (requests.pack(body), self.server.clock.now(), request.id)
+            item = (records.pack(body), self.server.clock.now(), request.id)
             self._end(lane, request, requests.finish, item, functools.partial(self.server.service_success, request))
         self._advance(lane)
 
@@ -363,12 +363,12 @@ class Dispatcher:
         pause = min(FAILURE_PAUSE[0] * 2 ** (request.failures - 1), FAILURE_PAUSE[1])
         lane.again(request)
         lane.due = time.monotonic() + pause
-        item = (PENDING, requests.pack([reason.encode()]), self.server.clock.now(), request.id)
+        item = (PENDING, records.pack([reason.encode()]), self.server.clock.now(), request.id)
         self.server.queue.write(requests.fail, item, lambda *_: None, keep=True)
 
     def _park(self, lane: Lane, request: Request, reason: str, body: list[bytes]) -> None:
         """Give a request up, so that those behind it are run."""
-        item = (PARKED, requests.pack([reason.encode(), *body]), self.server.clock.now(), request.id)
+        item = (PARKED, records.pack([reason.encode(), *body]), self.server.clock.now(), request.id)
         self._end(lane, request, requests.fail, item, functools.partial(self.server.given_up, request, reason))
 
     def _end(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from raspy.servers.titanic.requests import Request
+from raspy.servers.titanic.records import Request
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 """Seconds until a service that is away is asked for again; doubled each time."""

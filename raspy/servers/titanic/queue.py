@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raspy.common import MDP
 from raspy.common.verbs import Later, VerbError, Verbs
-from raspy.servers.titanic import requests
+from raspy.servers.titanic import records, requests
 
 if TYPE_CHECKING:
     from raspy.servers.titanic.titanic import Titanic
@@ -18,7 +18,7 @@ FRAMES = 100
 """Frames of a message that are shown."""
 REASON = 400
 """Bytes of a reason that are shown."""
-NAMES = {number: name for name, number in requests.STATES.items()}
+NAMES = {number: name for name, number in records.STATES.items()}
 
 QUEUE = Verbs("queue")
 
@@ -28,17 +28,17 @@ def described(server: Titanic, row: Any) -> dict[str, Any]:
     number, secret, service, state, at, failures, deadline, time, reply, *_ = row
     now = server.clock.now()
     name = NAMES[state]
-    if state == requests.PENDING and server.in_flight(number):
+    if state == records.PENDING and server.in_flight(number):
         name = "in flight"
-    frames = requests.unpack(reply) if state != requests.DONE else []
+    frames = records.unpack(reply) if state != records.DONE else []
     return {
-        "uuid": requests.uuid_of(number, secret),
+        "uuid": records.uuid_of(number, secret),
         "service": text(service),
         "state": name,
         "age": round(max(0.0, now - at), 1),
         "time": time,
         "failures": failures,
-        "lifetime": None if deadline is None or state != requests.PENDING else round(max(0.0, deadline - now), 1),
+        "lifetime": None if deadline is None or state != records.PENDING else round(max(0.0, deadline - now), 1),
         "reason": text(frames[0], REASON) if frames else "",
     }
 
@@ -58,7 +58,7 @@ def checked(uuid: str) -> tuple[int, bytes]:
 
     :raises VerbError: 400 when it is none
     """
-    parsed = requests.parse_uuid(uuid.encode())
+    parsed = records.parse_uuid(uuid.encode())
     if parsed is None:
         raise VerbError(MDP.BAD_REQUEST, f"{uuid!r:.60}: the id of a request has 32 hexadecimal digits")
     return parsed
@@ -73,14 +73,14 @@ def unknown(uuid: str) -> VerbError:
 def list_requests(server: Titanic, state: str = "") -> Later:
     """How many requests there are by state (``counts``), and the oldest 1000 of them (``requests``) or of one state:
     ``pending``, ``done``, ``parked`` or ``late``; ``more`` says whether there are more."""
-    if state and state not in requests.STATES:
-        raise VerbError(MDP.BAD_REQUEST, f"the states are {', '.join(requests.STATES)}, not {state!r:.60}")
-    number = requests.STATES.get(state)
+    if state and state not in records.STATES:
+        raise VerbError(MDP.BAD_REQUEST, f"the states are {', '.join(records.STATES)}, not {state!r:.60}")
+    number = records.STATES.get(state)
 
     def answer(found: tuple[list[Any], dict[int, int]]) -> dict[str, Any]:
         rows, counts = found
         flying = server.flying
-        told = {name: counts.get(value, 0) for name, value in requests.STATES.items()}
+        told = {name: counts.get(value, 0) for name, value in records.STATES.items()}
         told["in flight"] = min(flying, told["pending"])
         told["pending"] -= told["in flight"]
         return {
@@ -103,9 +103,9 @@ def info(server: Titanic, uuid: str) -> Later:
         if row is None:
             return unknown(uuid)
         told = described(server, row)
-        told["body"] = texts(requests.unpack(row[-1]))
-        done = row[3] == requests.DONE
-        told["reply"] = texts(requests.unpack(row[-2])) if done else None
+        told["body"] = texts(records.unpack(row[-1]))
+        done = row[3] == records.DONE
+        told["reply"] = texts(records.unpack(row[-2])) if done else None
         return told
 
     return server.queue_read(lambda connection: requests.row(connection, number, secret), answer)
@@ -120,7 +120,7 @@ def retry(server: Titanic, uuid: str) -> Later:
     def answer(found: tuple[int, bytes] | None) -> Any:
         if found is None:
             return unknown(uuid)
-        if found[0] != requests.PARKED:
+        if found[0] != records.PARKED:
             return VerbError(MDP.CONFLICT, f"{uuid}: it is {NAMES[found[0]]}; only a parked one is run again")
         server.run_again(found[1])
         return {"uuid": uuid, "state": "pending"}

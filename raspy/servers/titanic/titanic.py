@@ -17,11 +17,11 @@ from raspy.common.server import Server
 from raspy.common.statistics import SNMP, SNMPCounter
 from raspy.common.storage import Read, Storage, Write
 from raspy.common.verbs import Later, VerbError, Verbs, shown
-from raspy.servers.titanic import requests, store
+from raspy.servers.titanic import records, requests, store
 from raspy.servers.titanic.clock import Clock
 from raspy.servers.titanic.dispatch import LANES, Dispatcher
 from raspy.servers.titanic.queue import QUEUE
-from raspy.servers.titanic.requests import DONE, LATE, PARKED, PENDING, Accepted, Begun, Request
+from raspy.servers.titanic.records import DONE, LATE, PARKED, PENDING, Accepted, Begun, Request
 from raspy.servers.titanic.settings import TitanicConfig
 from raspy.servers.titanic.slots import Slots
 from raspy.servers.titanic.store import STORE
@@ -87,7 +87,7 @@ class Titanic(Server):
         file = os.path.join(directory, "store.db")
         self.store = Storage(self, Database(file, store.SCHEMAS, store.TABLES), "store")
         self.dispatcher: Dispatcher | None = None
-        self.counts = dict.fromkeys(requests.STATES.values(), 0)
+        self.counts = dict.fromkeys(records.STATES.values(), 0)
         """Requests by state."""
         self._numbers = requests.Numbers()
         self._slots: list[Slots] = []
@@ -167,7 +167,7 @@ class Titanic(Server):
         if len(frames) < 2 or not 0 < len(frames[0]) <= SERVICE_BYTES or frames[0].startswith(NOT_SERVICES):
             reply([refused(MDP.BAD_REQUEST, request_problem(frames))])
             return
-        service, packed = frames[0], requests.pack(frames[1:])
+        service, packed = frames[0], records.pack(frames[1:])
         if len(packed) > self.settings.request_bytes:
             problem = f"{len(packed)} bytes; request_bytes in [titanic] allows {self.settings.request_bytes}"
             reply([refused(MDP.BAD_REQUEST, problem)])
@@ -194,7 +194,7 @@ class Titanic(Server):
         """Answer with the uuid of a request that was accepted before, or with a refusal."""
 
         def answer(found: tuple[int, bytes] | None, error: Exception | None) -> None:
-            reply([refusal] if found is None else [MDP.OK, requests.uuid_of(*found).encode()])
+            reply([refusal] if found is None else [MDP.OK, records.uuid_of(*found).encode()])
 
         self.queue.read(lambda connection: requests.known(connection, client), answer)
 
@@ -211,7 +211,7 @@ class Titanic(Server):
             reply([refused(MDP.ERROR, str(error or full))])
             return
         number, secret, new = result
-        reply([MDP.OK, requests.uuid_of(number, secret).encode()])
+        reply([MDP.OK, records.uuid_of(number, secret).encode()])
         if not new:
             return
         self._accepted.set()
@@ -224,7 +224,7 @@ class Titanic(Server):
     def titanic_reply(self, body: list[bytes], reply: Reply) -> None:
         """``titanic.reply``: the reply to a request, ``300`` as long as there is none."""
         body = without_id(body)
-        parsed = requests.parse_uuid(body[0]) if body else None
+        parsed = records.parse_uuid(body[0]) if body else None
         if parsed is None:
             reply([refused(MDP.BAD_REQUEST, "this is no id of a request")])
             return
@@ -238,7 +238,7 @@ class Titanic(Server):
     def titanic_close(self, body: list[bytes], reply: Reply) -> None:
         """``titanic.close``: the reply has been taken care of; forget the request."""
         body = without_id(body)
-        parsed = requests.parse_uuid(body[0]) if body else None
+        parsed = records.parse_uuid(body[0]) if body else None
         if parsed is None:
             reply([MDP.OK])
             return
@@ -382,7 +382,7 @@ class Titanic(Server):
             self._moved(PENDING, LATE)
             if self.dispatcher is not None:
                 self.dispatcher.forget(number, service)
-            self._tell_late(service, 1, requests.uuid_of(number, secret))
+            self._tell_late(service, 1, records.uuid_of(number, secret))
 
     def _tell_late(self, service: bytes, count: int, uuid: str) -> None:
         MDP.logger.warning("%d request to %s is late: not run any more %s", count, shown(service), uuid)
@@ -449,7 +449,7 @@ def reply_frames(found: tuple[int, bytes | None, int] | None) -> list[bytes]:
     state, packed, _ = found
     if state == PENDING:
         return [MDP.PENDING]
-    frames = requests.unpack(packed)
+    frames = records.unpack(packed)
     if state == DONE and len(frames) > FRAMES:
         return [refused(MDP.ERROR, f"the reply has {len(frames)} frames; {FRAMES} can be passed on")]
     if state == DONE:
