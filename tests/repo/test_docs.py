@@ -27,7 +27,7 @@ from raspy.common.runner import check_config, load_class
 from raspy.common.server import Server
 from raspy.common.verbs import Verb, Verbs
 from raspy.servers.broker import aging, broker, mdp, mmi, presence, proxy, settings, snapshots, updates
-from raspy.servers.titanic import dispatch, lane, store, titanic
+from raspy.servers.titanic import dispatch, lane, store, titanic, tsp
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
@@ -202,7 +202,7 @@ PHRASES = [
     f"up to {kvsubscriber.LONGEST_WAIT:g} s",
     f"at once and every {presence.INTERVAL:g} s",
     f"has not answered for {presence.INTERVAL:g} s",
-    f"empty or longer than {titanic.SERVICE_BYTES} bytes",
+    f"empty or longer than {tsp.SERVICE_BYTES} bytes",
     f"asked for again after {lane.FIRST_PAUSE:g} s, then after twice as long from time to time, up to "
     f"{lane.LONGEST_PAUSE:g} s",
     f"asked for again every {dispatch.ASK_AGAIN:g} s",
