@@ -24,6 +24,8 @@ FIRST_RECONNECT = 100
 """Milliseconds before the first attempt to connect again; it doubles from attempt to attempt."""
 DISCONNECT_LINGER = 200
 """Milliseconds that a goodbye may take when a connection is closed."""
+FRAME_LIMIT = 2048
+"""Frames of a message; more than a broker's request has, which must not be cut: ours carries 1020 of body, and 5."""
 RECEIVE_LIMIT = 100
 """Messages taken in one turn of the loop."""
 
@@ -118,7 +120,11 @@ class WorkerConnection:
         self._socket.reconnect_ivl = 100
         self._socket.reconnect_ivl_max = 2000
         self._socket.connect(self.address)
-        self._put, self._get, self._has_input = sender(self._socket), receiver(self._socket), looker(self._socket)
+        self._put, self._get, self._has_input = (
+            sender(self._socket),
+            receiver(self._socket, FRAME_LIMIT),
+            looker(self._socket),
+        )
         (self.group or self.loop).register(self._socket, self._receive)
         self.liveness = self.full_liveness
         self.heard = False

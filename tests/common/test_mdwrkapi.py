@@ -322,6 +322,15 @@ def test_a_blocking_worker_serves(bus: Bus) -> None:
     bus.eventually(lambda broker: not broker.workers)
 
 
+def test_a_request_of_as_many_frames_as_the_broker_carries_comes_whole(bus: Bus) -> None:
+    service, client = unique(), bus.stage.client()
+    frames = [b"%d" % number for number in range(1020)]
+    with MajorDomoWorker(bus.address, service) as worker:
+        client.request(service, *frames)
+        assert worker.recv() == frames
+        assert bus.statistic("malformed") == 0
+
+
 def test_a_reply_must_be_given_when_and_only_when_one_is_awaited(bus: Bus) -> None:
     service, client = unique(), bus.stage.client()
     with MajorDomoWorker(bus.address, service.decode()) as worker:
