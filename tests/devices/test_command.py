@@ -71,6 +71,12 @@ def test_takes(type_: Any, given_value: Any, taken: Any) -> None:
         ("List", "[" * 100_000),
         ("List", [math.nan]),
         ("Dict", "[]"),
+        pytest.param("Bool", 10**5000, id="huge Bool"),
+        pytest.param("Int", 10**5000, id="huge Int"),
+        ("Str", "\ud800"),
+        ("Dict", {"\ud800": 1}),
+        ("Dict", {"a": 2**64}),
+        ("List", "[" * 100 + "]" * 100),
         ("Dict", "{"),
     ],
 )
@@ -143,6 +149,12 @@ def test_arbitrary_json_makes_a_command_or_field_errors(json: bytes) -> None:
     except FieldErrors:
         return
     assert Command.from_json(command.to_json()) == command
+
+
+@pytest.mark.parametrize("value", ["1" * 30, "[" * 60 + "]" * 60, "1e999", '"\\ud800"'])
+def test_a_value_that_json_cannot_hold_is_a_field_error(value: str) -> None:
+    with pytest.raises(FieldErrors):
+        Command.from_json(f'{{"type": "List", "value": {value}}}')
 
 
 @pytest.mark.parametrize("json", ['{"callback": "os.system"}', '{"reading": {}}', '{"nmae": "x"}'])

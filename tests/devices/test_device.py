@@ -272,6 +272,100 @@ def test_a_failed_reading_is_the_error_of_all_values() -> None:
     assert [command.reading.reason for command in wind.values() if command.reading] == ["gone", "gone"]
 
 
+def test_values_say_whether_a_history_is_wanted() -> None:
+    wind, tv = SensorWind.new({"name": "roof", "poll": 10}), MediaTV.new({"name": "tv"})
+    wind.update({"speed": 1.0, "direction": ReadingError("jam", "stuck")})
+    readings = [command.reading for command in wind.values()]
+    assert [reading.log for reading in readings if reading] == [True, True]
+    tv.update({"power": True})
+    tv.subdevices["volume"].configure({"log": True})
+    tv.subdevices["volume"].update({"volume": 20, "mute": False})
+    parts = [command.reading for part in tv.walk() for command in part.values() if command.reading]
+    assert [reading.log for reading in parts] == [msgspec.UNSET, True, msgspec.UNSET]
+
+
+def test_a_value_that_stands_says_it_too_once_the_setting_is_changed() -> None:
+    wind = SensorWind.new({"name": "roof", "poll": 10})
+    wind.update({"speed": 1.0})
+    before = wind.commands["speed"].reading
+    wind.configure({"label": "Roof"})
+    assert wind.commands["speed"].reading is before
+    wind.exec_cmd("", "log", "off")
+    assert before is not None
+    assert wind.commands["speed"].reading == msgspec.structs.replace(before, log=msgspec.UNSET)
+    wind.log = True
+    assert wind.commands["speed"].reading == before
+
+
+def test_while_its_settings_are_not_known_no_reading_is_believed() -> None:
+    wind = SensorWind.new({"name": "roof", "poll": 10})
+    wind.update({"speed": 1.0})
+    wind.unsettled = "its settings are not here yet"
+    changed = wind.update({"speed": 2.0})
+    assert [command.name for command in changed] == ["speed", "direction"]
+    for command in changed:
+        assert command.value is None
+        assert command.reading is not None
+        assert (command.reading.quality, command.reading.reason) == ("error", "its settings are not here yet")
+    wind.unsettled = ""
+    wind.update({"speed": 2.0})
+    assert wind.commands["speed"].value == 2.0
+
+
+def test_of_a_subdevice_neither() -> None:
+    tv = MediaTV.new({"name": "tv"})
+    tv.unsettled = "not yet"
+    volume = tv.subdevices["volume"]
+    volume.update({"volume": 20})
+    assert volume.commands["volume"].reading is not None
+    assert volume.commands["volume"].reading.reason == "not yet"
+
+
+def test_a_schema_says_all_that_a_form_needs() -> None:
+    schema = MediaTV().template["schema"]
+    assert schema["required"] == ["oid", "name"]
+    assert schema["properties"]["oid"] == {"const": "media.tv"}
+    assert schema["properties"]["poll"] == {
+        "title": "Poll",
+        "description": "Seconds between readings; 0: not read, -1: cannot be read.",
+        "type": "number",
+        "minimum": -1,
+        "maximum": 86400,
+        "default": -1,
+        "unit": "s",
+    }
+    assert list(schema["properties"]["subdevices"]["properties"]) == ["volume", "channel", "source"]
+    assert list(schema["properties"]["subdevices"]["properties"]["volume"]["properties"]) == ["label", "poll", "log"]
+    for kind in ALL:
+        for template in kind().templates.values():
+            assert template["schema"]["additionalProperties"] is False
+            for field in template["schema"]["properties"].values():
+                assert {"const", "title", "type"} & set(field)
+
+
+def test_what_a_check_of_its_own_raises_is_a_field_error() -> None:
+    class Settings(SensorTemperature.Settings, kw_only=True, forbid_unknown_fields=True):
+        low: float = 0.0
+
+        def __post_init__(self) -> None:
+            if self.low > 1:
+                raise ValueError("too low")
+
+    class Odd(SensorTemperature):
+        oid = "test.odd"
+
+    Odd.Settings = Settings
+    assert Odd.check({"name": "x", "low": 2}) == {"": "too low"}
+
+
+@pytest.mark.parametrize(
+    ("label", "good"),
+    [("👨‍👩‍👧", True), ("می‌خواهم", True), ("\u202eabc", False), ("\u200fabc", False), ("a\u2028b", False)],
+)
+def test_a_label_is_text_that_can_be_shown(label: str, good: bool) -> None:
+    assert (SensorTemperature.check({"name": "x", "label": label}) == {}) is good
+
+
 def test_reset_forgets_the_readings() -> None:
     wind = SensorWind.new({"name": "roof"})
     wind.update({"speed": 1})
@@ -285,8 +379,8 @@ def test_template_is_enough_to_make_a_device() -> None:
         assert kind.check(template["default"] | {"name": "x"}) == {}
         msgspec.json.encode(kind().templates)
     assert list(MediaTV().templates) == ["media.tv", "media.tv-volume", "media.tv-channel", "media.tv-source"]
-    properties = SensorTemperature().template["schema"]["$defs"]["DeviceSettings"]["properties"]
-    assert set(properties) == {"name", "label", "poll", "log"}
+    properties = SensorTemperature().template["schema"]["properties"]
+    assert set(properties) == {"oid", "name", "label", "poll", "log"}
 
 
 def test_register() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raspy.common.devices.value import NoValue, Value, ValueFormatError
+from raspy.common.devices.value import DEPTH_LIMIT, NoValue, Value, ValueFormatError
 from raspy.common.kvsimple import check_life, stale
 
 SCALARS = (
@@ -26,6 +27,13 @@ def test_json_of_a_good_value_is_the_documented_one() -> None:
         "max_age": 30,
         "quality": "ok",
     }
+
+
+def test_whether_a_history_is_wanted_is_said_when_it_is() -> None:
+    assert msgspec.json.decode(Value.ok(1, log=True).encode())["log"] is True
+    assert msgspec.json.decode(Value.error("gone", log=True).encode())["log"] is True
+    assert b"log" not in Value.ok(1).encode() + Value.error("gone", log=False).encode()
+    assert Value.decode(stale(Value.ok(1, log=True).encode(), "no news")).log is True
 
 
 def test_an_error_has_a_reason_and_no_value() -> None:
@@ -45,6 +53,37 @@ def test_what_is_encoded_is_decoded(content: object) -> None:
 def test_what_json_cannot_hold_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match="finite"):
         Value.ok(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ("\ud800", "surrogate"),
+        ({"\udfff": 1}, "surrogate"),
+        (2**63, "64 bits"),
+        ([-(2**63) - 1], "64 bits"),
+        pytest.param(10**5000, "64 bits", id="huge"),
+        (object(), "nothing that JSON has"),
+        ({1: 2}, "nothing that JSON has"),
+        (b"x", "nothing that JSON has"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(bad: object, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Value.ok(bad)  # type: ignore[arg-type]
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(DEPTH_LIMIT - 1):
+        deep = [deep]
+    assert Value.decode(Value.ok(deep).encode()).value == deep
+    with pytest.raises(ValueError, match="more than 32 deep"):
+        Value.ok([deep])
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="more than 32 deep"):
+        Value.ok(loop)
 
 
 @pytest.mark.parametrize(

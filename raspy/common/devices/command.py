@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from raspy.common.devices.errors import BadValue, FieldErrors
-from raspy.common.devices.value import Value, finite
+from raspy.common.devices.value import INTEGERS, Value, flaw
 
 Type = Literal["List", "Bool", "Byte", "Int", "Real", "Str", "Sch", "Dict"]
 """What a value is, in the original's words: ``List`` one of the choices (a JSON array where there are none),
@@ -16,9 +16,11 @@ Type = Literal["List", "Bool", "Byte", "Int", "Real", "Str", "Sch", "Dict"]
 DataSource = Literal["", "COUNTER", "DERIVE", "ABSOLUTE", "GAUGE"]
 """How a history is made of the values, in RRDtool's words (rrdcreate(1)); empty: not at all."""
 
+Given = Mapping[str, Sequence[str] | str]
+"""What a form sent: by the name of each field a list of texts, as :func:`urllib.parse.parse_qs` gives them, or one."""
+
 TEXT_LIMIT = 4096
 """Characters of a text value."""
-INTEGERS = 1 << 63
 
 TRUE = ("true", "on", "yes", "1")
 FALSE = ("false", "off", "no", "0")
@@ -80,8 +82,9 @@ class Command(msgspec.Struct, kw_only=True):
             for name in fields:
                 if name not in _JSON:
                     raise FieldErrors({name: f"unknown; known are {', '.join(_JSON)}"})
-            if not finite(fields.get("value")):
-                raise FieldErrors({"value": "must be finite"})
+            errors = {name: found for name, value in fields.items() if (found := flaw(value))}
+            if errors:
+                raise FieldErrors(errors)
             return msgspec.convert(fields, cls)
         except FieldErrors:
             raise
@@ -103,6 +106,15 @@ class Command(msgspec.Struct, kw_only=True):
             raise BadValue(f"{self.name}: {shown(value)} is not one of {', '.join(map(str, self.choices))}")
         return checked
 
+    def from_form(self, fields: Given) -> Any:
+        """The value that the form of :meth:`BaseDevice.command_html` sent, checked.
+
+        :raises FieldErrors: with an entry for each field at fault
+        """
+        from raspy.common.devices.form import read_command
+
+        return read_command(self, fields)
+
     def _range(self) -> str:
         if self.minimum is None:
             return f"at most {self.maximum:g}"
@@ -115,15 +127,21 @@ _JSON = {
 
 
 def shown(value: Any) -> str:
-    """A value from outside as it may stand in a message: short."""
-    text = repr(value)
+    """A value from outside as it may stand in a message: short, and of characters that can be printed."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # an integer of more digits than Python wants to write
+        text = f"a very large {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _bool(command: Command, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    text = str(value).strip().lower() if isinstance(value, str | int) else ""
+    if isinstance(value, int) and value in (0, 1):
+        return value == 1
+    text = value.strip().lower() if isinstance(value, str) else ""
     if text in TRUE or text in FALSE:
         return text in TRUE
     raise BadValue(f"{command.name}: {shown(value)} is not true or false")
@@ -161,7 +179,7 @@ def _real(command: Command, value: Any) -> float:
         real = float(number)
     except OverflowError:
         real = float("inf")
-    if not finite(real):
+    if flaw(real):
         raise BadValue(f"{command.name}: {shown(value)} is not a finite number")
     return real
 
@@ -171,6 +189,8 @@ def _text(command: Command, value: Any) -> str:
         raise BadValue(f"{command.name}: {shown(value)} is not text")
     if len(value) > TEXT_LIMIT:
         raise BadValue(f"{command.name}: the text is longer than {TEXT_LIMIT} characters")
+    if found := flaw(value):
+        raise BadValue(f"{command.name}: the text {found}")
     return value
 
 
@@ -180,8 +200,10 @@ def _json(command: Command, value: Any, kind: type[Any], name: str) -> Any:
             value = msgspec.json.decode(value)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise BadValue(f"{command.name}: {shown(value)} is not JSON: {error}") from error
-    if not isinstance(value, kind) or not finite(value):
+    if not isinstance(value, kind):
         raise BadValue(f"{command.name}: {shown(value)} is not a JSON {name}")
+    if found := flaw(value):
+        raise BadValue(f"{command.name}: {shown(value)} {found}")
     return value
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import msgspec
+from msgspec import UNSET
 
-from raspy.common.devices.command import Command, shown
+from raspy.common.devices.command import Command, Given, shown
 from raspy.common.devices.errors import (
     BadValue,
     DeviceError,
@@ -22,7 +23,8 @@ from raspy.common.devices.errors import (
     UnknownCommand,
     Unsupported,
 )
-from raspy.common.devices.settings import ERRORS_LIMIT, DeviceSettings, convert, json_object
+from raspy.common.devices.register import DeviceRegister
+from raspy.common.devices.settings import DeviceSettings, convert, convert_parts, json_object
 from raspy.common.devices.value import HELD, Value
 
 __all__ = [
@@ -75,6 +77,8 @@ class BaseDevice:
         self.commands: dict[str, Command] = {}
         self.subdevices: dict[str, BaseDevice] = {}
         self.parent: BaseDevice | None = None
+        self.unsettled = ""
+        """Why its settings are not known; while it says so, no reading is believed."""
         for base in reversed(type(self).__mro__):
             for command in base.__dict__.get("declared", ()):
                 self.commands[command.name] = command.copy()
@@ -96,6 +100,11 @@ class BaseDevice:
     def label(self) -> str:
         """What an owner reads: the label given, else the name."""
         return self.config.label or self.config.name
+
+    @property
+    def doc(self) -> str:
+        """What it is, in a few words: the first line of its class's docstring."""
+        return (type(self).__doc__ or self.oid).strip().split("\n")[0]
 
     @property
     def poll(self) -> float:
@@ -132,33 +141,13 @@ class BaseDevice:
             errors["oid"] = f"{shown(oid)} is not {self.oid}"
         parts = fields.pop("subdevices", {})
         config = convert(self.Settings, msgspec.to_builtins(self.config) | fields, errors)
-        changes = self._part_changes(parts, errors)
+        changes = convert_parts(self.subdevices, parts, errors)
         if errors or config is None:
             raise FieldErrors(errors)
-        self.config = config
-        for subdevice, part in changes:
-            subdevice.config = part
-
-    def _part_changes(self, parts: Any, errors: dict[str, str]) -> list[tuple[BaseDevice, DeviceSettings]]:
-        """The new settings of the subdevices; what is wrong goes to ``errors``."""
-        changes = []
-        if not isinstance(parts, Mapping):
-            errors["subdevices"] = "must be an object of subdevices by name"
-            return []
-        for name, given in list(parts.items())[:ERRORS_LIMIT]:
-            subdevice = self.subdevices.get(name)
-            own: dict[str, str] = {}
-            if subdevice is None:
-                known = ", ".join(self.subdevices) or "none"
-                errors[f"subdevices.{shown(name)}"] = f"unknown; known are {known}"
-            elif not isinstance(given, Mapping) or "name" in given:
-                errors[f"subdevices.{name}"] = "must be an object of settings without a name"
-            else:
-                part = convert(subdevice.Settings, msgspec.to_builtins(subdevice.config) | dict(given), own)
-                if part is not None:
-                    changes.append((subdevice, part))
-            errors.update({f"subdevices.{name}.{field}": text for field, text in own.items()})
-        return changes
+        for device, settings in ((self, config), *changes):
+            device.config = settings
+        for device in (self, *(part for part, _ in changes)):
+            device.settings_changed()
 
     @property
     def json(self) -> str:
@@ -203,17 +192,48 @@ class BaseDevice:
     @property
     def templates(self) -> dict[str, dict[str, Any]]:
         """By oid, of the device and its subdevices: commands, JSON Schema and defaults of the settings."""
-        blank = type(self)()
-        return {
-            device.oid: {
-                "oid": device.oid,
-                "doc": (type(device).__doc__ or "").strip().split("\n")[0],
-                "default": device.to_dict(),
-                "schema": msgspec.json.schema(device.Settings),
-                "commands": device.cmd_commands(),
-            }
-            for device in (blank, *blank.subdevices.values())
-        }
+        from raspy.common.devices.schema import template
+
+        return {device.oid: template(device) for device in type(self)().walk()}
+
+    def to_html(self, errors: Mapping[str, str] | None = None, given: Given | None = None, prefix: str = "") -> str:
+        """The form of its settings and those of its subdevices; see :mod:`raspy.common.devices.form`.
+
+        :param errors: what was wrong with what was sent, by field, as :class:`FieldErrors` has it
+        :param given: what was sent, to be shown again
+        :param prefix: what the ids begin with
+        """
+        from raspy.common.devices.form import device_html
+
+        return device_html(self, errors or {}, given or {}, prefix)
+
+    @classmethod
+    def from_form(cls, fields: Given) -> Self:
+        """The device that a form sent; a setting that was not sent is at its default.
+
+        :raises FieldErrors: with an entry for each field at fault
+        """
+        from raspy.common.devices.form import read_device
+
+        settings, errors = read_device(cls(), fields)
+        try:
+            device = cls.new(settings)
+        except FieldErrors as error:
+            errors = error.fields | errors
+        if errors:
+            raise FieldErrors(errors)
+        return device
+
+    def command_html(self, name: str, error: str = "", given: Given | None = None, prefix: str = "") -> str:
+        """The field ``value`` with which a command is given its value; :meth:`Command.from_form` reads it.
+
+        :param error: what was wrong with what was sent
+        :raises UnknownCommand: there is no such command
+        :raises NotPermitted: the command is read only
+        """
+        from raspy.common.devices.form import command_html
+
+        return command_html(self, name, error, given or {}, prefix)
 
     @property
     def path(self) -> str:
@@ -253,6 +273,9 @@ class BaseDevice:
         :returns: the commands whose value is new, good or bad
         """
         changed = []
+        unsettled = self.unsettled or (self.parent.unsettled if self.parent is not None else "")
+        if unsettled:
+            readings = ReadingError("unsettled", unsettled)
         for command in self.values():
             if isinstance(readings, BaseException):
                 found: Any = readings
@@ -265,12 +288,23 @@ class BaseDevice:
         return changed
 
     def _value(self, command: Command, found: Any) -> Value:
+        log = self._logged(command)
         if not isinstance(found, BaseException):
             try:
-                return Value.ok(command.check(found), command.unit, self.max_age)
+                return Value.ok(command.check(found), command.unit, self.max_age, log=log)
             except ValueError as error:
                 found = error
-        return Value.error(str(found) or type(found).__name__, command.unit, self.max_age)
+        return Value.error(str(found) or type(found).__name__, command.unit, self.max_age, log=log)
+
+    def _logged(self, command: Command) -> bool:
+        return self.log and command.datasource != ""
+
+    def settings_changed(self) -> None:
+        """Have the readings that stand say whether a history is wanted, as the settings do now."""
+        for command in self.values():
+            log = self._logged(command) or UNSET
+            if command.reading is not None and command.reading.log is not log:
+                command.reading = msgspec.structs.replace(command.reading, log=log)
 
     def find(self, oid: str) -> BaseDevice:
         """This device or one of its subdevices, by name or oid; the empty text is this one.
@@ -348,47 +382,6 @@ class BaseDevice:
 
 BUILTIN = frozenset(command.name for command in BaseDevice.declared)
 """Commands that every device has, which are not values on the tree."""
-
-
-class DeviceRegister:
-    """The device classes that a server knows, by oid."""
-
-    def __init__(self, *device_types: type[BaseDevice]) -> None:
-        self.types: dict[str, type[BaseDevice]] = {}
-        for device_type in device_types:
-            self.register(device_type)
-
-    def register(self, device_type: type[BaseDevice]) -> type[BaseDevice]:
-        """Add a class; usable as a decorator.
-
-        :raises ValueError: another class has its oid
-        """
-        if self.types.setdefault(device_type.oid, device_type) is not device_type:
-            raise ValueError(f"oid {device_type.oid} is registered twice")
-        return device_type
-
-    def new(self, json: str | bytes | Mapping[str, Any] | None = None, **settings: Any) -> BaseDevice:
-        """A new device of the class that the field ``oid`` names.
-
-        :raises FieldErrors: with an entry for each field at fault
-        """
-        fields = json_object(json) | settings
-        oid = fields.get("oid")
-        device_type = self.types.get(oid) if isinstance(oid, str) else None
-        if device_type is None:
-            known = ", ".join(sorted(self.types)) or "none"
-            raise FieldErrors(
-                {"oid": f"{'is missing' if oid is None else f'{shown(oid)} is unknown'}; known are {known}"}
-            )
-        return device_type.new(fields)
-
-    def check(self, json: str | bytes | Mapping[str, Any] | None = None) -> dict[str, str]:
-        """What is wrong with JSON that should describe a device, by field; empty when all is well."""
-        try:
-            self.new(json)
-        except FieldErrors as error:
-            return error.fields
-        return {}
 
 
 def _declaration(command: Command) -> dict[str, Any]:

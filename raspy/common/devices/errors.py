@@ -23,6 +23,14 @@ class NotPermitted(DeviceError, PermissionError):
     """A value for a command that is read only, or the value of one that is write only."""
 
 
+class Refused(DeviceError, PermissionError):
+    """The device does not do this now (status 409); the message says why, and for how long where that is known."""
+
+
+class DriveError(DeviceError, OSError):
+    """The hardware did not do what it was told; the output has been sent to its safe state."""
+
+
 class Unsupported(DeviceError, NotImplementedError):
     """The device declares the command, and its server does not do it."""
 

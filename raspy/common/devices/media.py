@@ -15,10 +15,17 @@ class MediaDevice(BaseDevice):
 
 
 class MediaCamera(MediaDevice):
-    """A camera."""
+    """A camera.
+
+    ``photo`` is told the format, and gives an object: ``type`` (of the media, as ``image/png``), ``time`` (Unix, s),
+    ``width`` and ``height`` in pixels, ``data`` (Base64). A camera with other formats declares it with those.
+    """
 
     oid: ClassVar[str] = "media.camera"
-    declared: ClassVar[tuple[Command, ...]] = (Command(name="photo", type="Str", info="Take a photo", writeonly=True),)
+    declared: ClassVar[tuple[Command, ...]] = (
+        Command(name="photo", type="List", info="Take a photo", choices=("png",), writeonly=True),
+        Command(name="taken", type="Real", unit="s", info="When the last photo was taken (Unix time)", readonly=True),
+    )
 
 
 class MediaTVVolume(MediaDevice):
@@ -26,7 +33,7 @@ class MediaTVVolume(MediaDevice):
 
     oid: ClassVar[str] = "media.tv-volume"
     declared: ClassVar[tuple[Command, ...]] = (
-        Command(name="volume", type="Int", unit="%", info="Volume", minimum=0, maximum=100),
+        Command(name="volume", type="Int", unit="%", info="Volume", minimum=0, maximum=100, datasource="GAUGE"),
         Command(name="mute", type="Bool", info="Mute"),
     )
 
@@ -42,17 +49,17 @@ class MediaTVChannel(MediaDevice):
 
 
 class MediaTVSource(MediaDevice):
-    """The input that a TV shows."""
+    """The input that a TV shows. A TV with other inputs declares ``source`` with those."""
 
     oid: ClassVar[str] = "media.tv-source"
-    declared: ClassVar[tuple[Command, ...]] = (Command(name="source", type="Str", info="Source"),)
+    declared: ClassVar[tuple[Command, ...]] = (Command(name="source", type="List", info="Source", choices=("tv",)),)
 
 
 class MediaTV(MediaDevice):
     """A TV: power, and its volume, channel and source as subdevices."""
 
     oid: ClassVar[str] = "media.tv"
-    declared: ClassVar[tuple[Command, ...]] = (Command(name="power", type="Bool", info="Power"),)
+    declared: ClassVar[tuple[Command, ...]] = (Command(name="power", type="Bool", info="Power", datasource="GAUGE"),)
     parts: ClassVar[dict[str, type[BaseDevice]]] = {
         "volume": MediaTVVolume,
         "channel": MediaTVChannel,

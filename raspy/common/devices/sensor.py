@@ -6,12 +6,20 @@ from typing import ClassVar
 
 from raspy.common.devices.command import Command
 from raspy.common.devices.device import BaseDevice
+from raspy.common.devices.settings import DeviceSettings, Log
+
+
+class SensorSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a sensor: a history of what it reads is kept unless its owner says otherwise."""
+
+    log: Log = True
 
 
 class SensorDevice(BaseDevice):
     """A sensor."""
 
     oid: ClassVar[str] = "sensor"
+    Settings: ClassVar[type[DeviceSettings]] = SensorSettings
 
 
 class SensorTemperature(SensorDevice):

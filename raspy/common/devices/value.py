@@ -6,13 +6,16 @@ The JSON body::
     {"unit": "°C", "time": 1700000000.5, "max_age": 30, "quality": "error", "reason": "CRC failed"}
 
 ``quality`` is ``ok``, ``stale`` (no fresh value came within ``max_age``; the last one is under ``last``) or
-``error``. Only an ``ok`` value has a ``value``, so that nothing can take another one for a number.
+``error``. Only an ``ok`` value has a ``value``, so that nothing can take another one for a number. ``"log": true`` is
+there when its owner wants a history.
 """
 
 from __future__ import annotations
 
 import math
 import time as clock
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -29,6 +32,10 @@ OLDEST = 31_536_000.0
 
 REASON_LIMIT = 200
 """Characters of a reason that are kept."""
+INTEGERS = 1 << 63
+"""Whole numbers are below this, and at least minus this."""
+DEPTH_LIMIT = 32
+"""Arrays and objects within one another."""
 
 
 class ValueFormatError(GenericError, ValueError):
@@ -53,27 +60,34 @@ class Value(msgspec.Struct, kw_only=True, frozen=True):
     quality: Quality
     reason: str | UnsetType = UNSET
     last: Content | UnsetType = UNSET
+    log: bool | UnsetType = UNSET
+    """Whether a history of it is wanted; left out when not."""
 
     def __post_init__(self) -> None:
         if (self.quality == "ok") != (self.value is not UNSET):
             raise ValueError("a value of quality ok has a value, one of another quality has none")
-        if not finite(self.value) or not finite(self.last):
-            raise ValueError("the value is not finite")
+        found = flaw(self.value) or flaw(self.last)
+        if found:
+            raise ValueError(f"the value {found}")
         if not math.isfinite(self.time):
             raise ValueError("time is not finite")
         if not 0 < self.max_age <= OLDEST:
             raise ValueError("max_age is not above 0 and at most a year")
 
     @classmethod
-    def ok(cls, value: Content, unit: str = "", max_age: float = HELD, time: float | None = None) -> Value:
+    def ok(
+        cls, value: Content, unit: str = "", max_age: float = HELD, time: float | None = None, log: bool = False
+    ) -> Value:
         """A good value, read now unless ``time`` is given.
 
-        :raises ValueError: the value is not a finite number
+        :raises ValueError: it is nothing that JSON can hold, as a number that is not finite
         """
-        return cls(value=value, unit=unit, time=_at(time), max_age=max_age, quality="ok")
+        return cls(value=value, unit=unit, time=_at(time), max_age=max_age, quality="ok", log=log or UNSET)
 
     @classmethod
-    def error(cls, reason: str, unit: str = "", max_age: float = HELD, time: float | None = None) -> Value:
+    def error(
+        cls, reason: str, unit: str = "", max_age: float = HELD, time: float | None = None, log: bool = False
+    ) -> Value:
         """No value, and why."""
         return cls(
             unit=unit,
@@ -81,6 +95,7 @@ class Value(msgspec.Struct, kw_only=True, frozen=True):
             max_age=max_age,
             quality="error",
             reason=reason[:REASON_LIMIT] or "unknown",
+            log=log or UNSET,
         )
 
     def number(self) -> float:
@@ -118,12 +133,31 @@ def _at(time: float | None) -> float:
     return round(clock.time(), 3) if time is None else time
 
 
-def finite(value: object) -> bool:
-    """Whether no number in a value is infinite or NaN, neither of which JSON can hold."""
+def flaw(value: object, depth: int = DEPTH_LIMIT) -> str:
+    """What keeps a value from being sent as JSON and read again; empty when nothing does."""
     if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(finite, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(finite, value))
+        return "" if math.isfinite(value) else "is not finite"
+    if isinstance(value, int):
+        return "" if -INTEGERS <= value < INTEGERS else "is not a whole number of 64 bits"
+    if isinstance(value, str):
+        return "" if _encodable(value) else "holds half of a surrogate pair, which is no character"
+    if value is None or value is UNSET:
+        return ""
+    inner: Iterable[object]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        inner = chain(value, value.values())
+    elif isinstance(value, list | tuple):
+        inner = value
+    else:
+        return "is nothing that JSON has"
+    if depth == 0:
+        return f"is nested more than {DEPTH_LIMIT} deep"
+    return next(filter(None, (flaw(item, depth - 1) for item in inner)), "")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
     return True

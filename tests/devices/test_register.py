@@ -1,0 +1,267 @@
+"""raspy.common.devices.register and plugins: device classes of other packages, found, imported, and kept harmless."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raspy.common.devices import plugins
+from raspy.common.devices.device import DeviceRegister, FieldErrors
+from raspy.common.devices.host import DeviceServer
+from raspy.common.devices.sensor import SensorTemperature, SensorWind
+from tests.support_devices import ask, broker, started
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "device"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path, None, None]:
+    """A directory of installed packages, first on the path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def install(site: Path, text: str | bytes, name: str = "some-1.0.dist-info") -> Path:
+    """What pip leaves of a package's entry points."""
+    (site / name).mkdir()
+    file = site / name / "entry_points.txt"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def module(site: Path, name: str, oid: str = "odd.thing", body: str = "") -> None:
+    (site / f"{name}.py").write_text(
+        f"from raspy.common.devices.device import BaseDevice, Command\n"
+        f"class Thing(BaseDevice):\n    '''A thing.'''\n    oid = {oid!r}\n    {body or 'pass'}\n"
+    )
+
+
+def test_the_example_of_the_documentation_installs_and_works(tmp_path: Path) -> None:
+    """As its owner would: pip makes a package of it, and a server finds it in a process of its own."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__"))
+    lines = [line for file in source.iterdir() for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) <= 40
+    if importlib.util.find_spec("setuptools") is None or importlib.util.find_spec("pip") is None:
+        # what pip would leave there
+        target.mkdir()
+        shutil.copy(source / "reef_ph.py", target)
+        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        entries = [f"{oid} = {path}" for oid, path in project["entry-points"]["raspy.devices"].items()]
+        install(target, "\n".join(["[raspy.devices]", *entries]), "reef_ph-1.0.dist-info")
+    else:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+        done = subprocess.run(
+            [*pip, "--no-deps", "--no-build-isolation", "--target", str(target), str(source)],
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "ph").write_text("8.1\n")
+    script = (
+        "import sys\n"
+        "from raspy.common.devices import plugins\n"
+        "from raspy.common.devices.device import DeviceRegister\n"
+        "register = DeviceRegister()\n"
+        "for oid, path in plugins.found().items():\n"
+        "    register.plugin(oid, path)\n"
+        "assert 'reef_ph' not in sys.modules\n"
+        "device = register.new(oid='sensor.ph', name='reef', file=sys.argv[1], offset=0.1)\n"
+        "device.update(device.do_poll())\n"
+        "print(device.commands['ph'].reading.value, device.commands['ph'].reading.log)\n"
+        "print(register.check({'oid': 'sensor.ph', 'name': 'reef', 'offset': 3}))\n"
+        "print(register.from_form({'oid': 'sensor.ph', 'name': 'reef', 'offset': '-1'}).json)\n"
+        "assert 'importlib.metadata' not in sys.modules\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "ph")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": f"{target}{os.pathsep}{Path(__file__).parents[2]}"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "8.2 True"
+    assert lines[1].startswith("{'offset': ")
+    assert '"offset":-1.0' in lines[2]
+
+
+def test_found_reads_what_is_installed(tmp_path: Path) -> None:
+    install(
+        tmp_path,
+        "; a comment\n[console_scripts]\nx = y\n[raspy.devices]\r\n\n# more\n"
+        '  sensor.ph=a.b : C.D  [extra, other]\n[other]\nsensor.no = "rubbish\n',
+        "one-1.dist-info",
+    )
+    install(tmp_path, "[raspy.devices]\nmedia.lamp = lamp:Lamp\n", "Two.egg-info")
+    (tmp_path / "three-1.dist-info").mkdir()
+    (tmp_path / "four-1.dist-info").write_text("a file")
+    found = plugins.found([str(tmp_path), str(tmp_path / "no"), str(tmp_path / "four-1.dist-info")])
+    assert found == {"sensor.ph": "a.b:C.D", "media.lamp": "lamp:Lamp"}
+
+
+def test_what_is_first_on_the_path_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+    install(first, "[raspy.devices]\na = one:New\n", "some_thing-2.dist-info")
+    install(second, "[raspy.devices]\na = one:Old\nb = one:Gone\n", "Some.Thing-1.dist-info")
+    assert plugins.found([str(first), str(second), str(first)]) == {"a": "one:New"}
+    assert caplog.messages == []
+    install(second, "[raspy.devices]\na = two:A\nc = two:C\n", "two-1.dist-info")
+    assert plugins.found([str(first), str(second)]) == {"a": "one:New", "c": "two:C"}
+    assert "a is left out: it is one:New already" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[raspy.devices]\nodd.thing\n",
+        b"[raspy.devices]\nodd.thing = \n",
+        b"[raspy.devices]\nodd.thing = os\n",
+        b"[raspy.devices]\nodd.thing = os:system('x')\n",
+        b"[raspy.devices]\nodd.thing = ../x:Y\n",
+        b"[raspy.devices]\nodd.thing = " + b"x" * 300_000 + b":Y\n",
+        b"[raspy.devices]\n\xff = a:B\n",
+        "[raspy.devices]\n\u202e\x1b[2J = \n".encode(),
+        b"[raspy.devices]\nBad Name = a:B\n",
+        b"[raspy.devices]\n = a:B\n",
+        b"[raspy.devices]\n" + b"x" * 200 + b" = a:B\n",
+    ],
+)
+def test_a_garbled_file_is_left_out_and_told(text: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(tmp_path, text, "bad-1.dist-info")
+    install(tmp_path, "[raspy.devices]\ngood = a:B\n", "good-1.dist-info")
+    assert plugins.found([str(tmp_path)]) == {"good": "a:B"}
+    assert len(caplog.messages) == 1
+    assert "left out" in caplog.text
+    assert all(message.isprintable() and len(message) < 400 for message in caplog.messages)
+
+
+def test_a_file_that_is_none_keeps_nobody_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "fifo-1.dist-info").mkdir()
+    os.mkfifo(tmp_path / "fifo-1.dist-info" / "entry_points.txt")
+    (tmp_path / "dir-1.dist-info" / "entry_points.txt").mkdir(parents=True)
+    assert plugins.found([str(tmp_path)]) == {}
+    assert len(caplog.messages) == 2
+
+
+@given(st.binary() | st.text("[]raspy.devices=:#;\n \r\t").map(lambda text: f"[raspy.devices]\n{text}".encode()))
+def test_arbitrary_text_is_read_or_refused(text: bytes) -> None:
+    try:
+        entries = list(plugins.entry_points(text.decode(), plugins.GROUP))
+    except ValueError:
+        return
+    assert all(plugins.REFERENCE.fullmatch(reference) for _, reference in entries)
+
+
+def test_a_class_is_imported_when_it_is_asked_for(site: Path) -> None:
+    module(site, "plug_lazy")
+    register = DeviceRegister(SensorWind)
+    assert register.plugin("odd.thing", "plug_lazy:Thing")
+    assert "plug_lazy" not in sys.modules
+    assert register.oids() == ["odd.thing", "sensor.wind"]
+    assert list(register.types) == ["sensor.wind"]
+    assert "known are odd.thing, sensor.wind" in register.check({"oid": "x"})["oid"]
+    assert "plug_lazy" not in sys.modules
+    assert register.new(oid="odd.thing", name="x").oid == "odd.thing"
+    assert "plug_lazy" in sys.modules
+    assert register.types["odd.thing"].__name__ == "Thing"
+
+
+def test_a_server_makes_a_device_of_a_class_of_another_package(site: Path) -> None:
+    module(site, "plug_served")
+    install(site, "[raspy.devices]\nodd.thing = plug_served:Thing\nodd.gone = plug_served:Gone\n")
+    with broker() as broker_ip, started(DeviceServer("pi", "shed", broker_ip)) as server:
+        assert "plug_served" not in sys.modules
+        answer, status = ask(server, "new", '{"oid": "odd.thing", "name": "x"}')
+        assert (answer["name"], status) == ("x", "200")
+        answer, status = ask(server, "new", '{"oid": "odd.gone", "name": "y"}')
+        assert status == "400"
+        assert "odd.gone cannot be used" in str(answer)
+        templates, status = ask(server, "template")
+        assert (list(templates), status) == (["odd.thing"], "200")
+        assert "AttributeError" in str(ask(server, "check", '{"oid": "odd.gone", "name": "y"}'))
+
+
+def test_all_imports_them_and_leaves_out_what_is_broken(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module(site, "plug_all")
+    register = DeviceRegister(SensorWind)
+    register.plugin("odd.thing", "plug_all:Thing")
+    register.plugin("odd.gone", "plug_gone:Thing")
+    assert list(register.all()) == ["odd.thing", "sensor.wind"]
+    assert register.oids() == ["odd.thing", "sensor.wind"]
+    assert len(caplog.messages) == 1
+    assert "No module named 'plug_gone'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("raise RuntimeError('at import')", "RuntimeError: at import"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import no_such_module_anywhere", "No module named"),
+        ("def __init__(self, json=None): raise OSError('no bus')", "OSError: no bus"),
+        ("oid = 'odd.other'", "is 'odd.other', and not odd.thing"),
+        ("oid = 7", "is 7, and not odd.thing"),
+        ("declared = (Command(name='a b'),)", "'a b' cannot be the name"),
+        ("declared = 5", "TypeError"),
+        ("declared = (Command(name='x', info=object()),)", "TypeError"),
+        ("parts = {'A': BaseDevice}", "name"),
+        ("Settings = int", "cannot be imported"),
+        ("Settings = __import__('msgspec').defstruct('S', [('name', str)])", "cannot be imported"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_a_field_error(
+    body: str, problem: str, site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module(site, "plug_bad", body=body)
+    register = DeviceRegister(SensorWind)
+    register.plugin("odd.thing", "plug_bad:Thing")
+    for _ in range(2):
+        errors = register.check({"oid": "odd.thing", "name": "x"})
+        assert list(errors) == ["oid"]
+        assert errors["oid"].startswith("odd.thing cannot be used: ")
+        assert problem in errors["oid"]
+        assert len(errors["oid"]) < 500
+    assert len(caplog.messages) == 1
+    with pytest.raises(FieldErrors):
+        register.find("odd.thing")
+    assert register.check({"oid": "sensor.wind", "name": "x"}) == {}
+
+
+@pytest.mark.parametrize("path", ["os:system", "os:no", "os.path:join.x", "no_such:X", ":", "", "os", ".:X"])
+def test_what_is_no_class_is_a_field_error(path: str) -> None:
+    register = DeviceRegister()
+    register.plugin("odd.thing", path)
+    errors = register.check({"oid": "odd.thing", "name": "x"})
+    assert list(errors) == ["oid"]
+    assert len(errors["oid"]) < 500
+
+
+def test_a_class_of_ours_is_not_replaced(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module(site, "plug_thief", oid="sensor.temperature")
+    register = DeviceRegister(SensorTemperature)
+    assert not register.plugin("sensor.temperature", "plug_thief:Thing")
+    assert type(register.new(oid="sensor.temperature", name="x")) is SensorTemperature
+    assert "oid sensor.temperature is taken" in caplog.text
+    assert not register.plugin("Bad Oid", "a:B")
+    assert not register.plugin("odd.thing", "x" * 5000)
+    assert sum(register.plugin(f"x{i}", "a:B") for i in range(1000)) == 200
