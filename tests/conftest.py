@@ -15,7 +15,7 @@ from hypothesis import settings
 settings.register_profile("raspy", deadline=None)
 settings.load_profile("raspy")
 
-for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "STATE_DIRECTORY"):
+for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"):
     # What a supervisor of the test run meant for that alone, as in a container.
     os.environ.pop(_name, None)
 

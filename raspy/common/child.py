@@ -203,16 +203,22 @@ class Child:
         self._reload_when_ready = False
 
     def _environment(self) -> dict[str, str]:
-        environment = plain_environment()
+        environment = server_environment(self.name)
         environment["NOTIFY_SOCKET"] = self._address
         environment["WATCHDOG_USEC"] = str(int(self._times.watchdog * 1e6))
         environment[STARTS] = str(self.starts)
         if self.last_end:
             environment[LAST_END] = self.last_end
-        if "STATE_DIRECTORY" in environment:
-            # Given for all of us: each server has one of its own below it.
-            environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], self.name)
         return environment
+
+
+def server_environment(name: str) -> dict[str, str]:
+    """The environment of a server, and of what makes its outputs safe when it has ended."""
+    environment = plain_environment()
+    if "STATE_DIRECTORY" in environment:
+        # Given for all of us: each server has one of its own below it.
+        environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], name)
+    return environment
 
 
 def plain_environment() -> dict[str, str]:

@@ -82,6 +82,10 @@ class BusConfig(Section, frozen=True):
         int,
         Meta(ge=1, le=65535 - PORTS + 1, description="First of the broker's four consecutive ports."),
     ] = 5514
+    titanic: Annotated[
+        bool,
+        Meta(description="Titanic is on the bus; its store holds the settings of devices, and new ones wait for it."),
+    ] = True
 
     def check(self) -> None:
         if self.broker_ip.startswith("ipc://"):

@@ -13,7 +13,9 @@ import zmq
 
 from raspy.common import MDP
 
-READING_VERBS = frozenset(b"all check export get info list list_keys log query status template version".split())
+READING_VERBS = frozenset(
+    b"all check export get info keys list list_keys log query rows status template version".split()
+)
 """First frames of requests to our servers that change nothing, and so may be sent again."""
 
 
@@ -44,7 +46,7 @@ class MajorDomoClient:
     timeout = 500
     """Milliseconds that one try waits for the reply."""
     act_timeout = 5000
-    """Milliseconds that a verb which acts on one of our servers may take; it is sent once."""
+    """Milliseconds that a verb which acts on one of our servers may take; it is sent once, and not begun later."""
 
     def __init__(self, broker: str) -> None:
         self.broker = broker
@@ -76,7 +78,8 @@ class MajorDomoClient:
         if name.startswith(MDP.INTERNAL_SERVICE_PREFIX.encode()) or not self.is_ours(name):
             return self._try(name, body, self.retries, self.timeout)
         reads = body[0] in READING_VERBS
-        body.insert(0, MDP.id_frame(MDP.new_id()))
+        # What nobody waits for any more is not to be begun.
+        body.insert(0, MDP.id_frame(MDP.new_id(), None if reads else self.act_timeout / 1000))
         return self._try(name, body, self.retries if reads else 1, self.timeout if reads else self.act_timeout)
 
     def is_ours(self, service: bytes) -> bool:

@@ -33,7 +33,8 @@ SERVERS: dict[str, Entry] = {
     "broker": Entry("raspy.servers.broker:Broker", "carries requests and holds the tree of values"),
     "titanic": Entry("raspy.servers.titanic:Titanic", "keeps requests and settings over a power cut"),
     "onewire": Entry("raspy.servers.onewire:OneWire", "reads 1-Wire probes"),
-    "fake": Entry("raspy.servers.fake:Fake", "simulates an aquarium"),
+    "fake": Entry("raspy.servers.fake:Fake", "simulates an aquarium", output=True),
+    "logger": Entry("raspy.servers.logger:Logger", "keeps a history of the values"),
     "web": Entry("raspy.web:Web", "serves the page"),
 }
 """By name, in the order in which they are started; they are stopped in the reverse order."""

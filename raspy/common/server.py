@@ -177,12 +177,16 @@ class Server(Executive, Statistics):
                 known.then(reply)
                 return
             if lifetime == 0:
+                self.late(verbs, body)
                 reply([json_encode("the request came too late"), MDP.UNAVAILABLE])
                 return
         answer, reads = self._answer(verbs, body)
         if request_id and not reads:
             self._memory.keep(request_id, answer)
         answer.then(reply)
+
+    def late(self, verbs: Verbs, body: list[bytes]) -> None:
+        """A request came too late, and is not done. To be extended."""
 
     def _answer(self, verbs: Verbs, body: list[bytes]) -> tuple[Later, bool]:
         later, reads = Later(), True

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raspy.common import MDP, runner
-from raspy.common.child import REFUSED, Child, Times, plain_environment
+from raspy.common.child import REFUSED, Child, Times, plain_environment, server_environment
 from raspy.common.config import BusConfig, ConfigError, RunConfig, local_hostname
 from raspy.common.log import setup
 from raspy.common.notify import Notifier
@@ -167,9 +167,10 @@ class Supervisor:
     def _busy(self) -> bool:
         return not self.stopping or bool(self._helpers) or any(child.up for child in self.children.values())
 
-    def _help(self, name: str, arguments: list[str], then: Callable[[int], None]) -> None:
+    def _help(self, name: str, arguments: list[str], then: Callable[[int], None], server: str = "") -> None:
         """Run one of the runner's other jobs in a process of its own; ``then(exit code)`` follows, guarded."""
-        process = ExecutiveProcess([*self._runner, *arguments, *self._options], name, plain_environment())
+        environment = server_environment(server) if server else plain_environment()
+        process = ExecutiveProcess([*self._runner, *arguments, *self._options], name, environment)
         try:
             process.run()
         except OSError as error:
@@ -259,7 +260,7 @@ class Supervisor:
             return
         if SERVERS[child.name].output:
             arguments = [child.name, "--make-safe"]
-            self._help(make_safe_name(child.name), arguments, lambda code: self._safe(child, code))
+            self._help(make_safe_name(child.name), arguments, lambda code: self._safe(child, code), child.name)
         else:
             self._go_on(child)
 

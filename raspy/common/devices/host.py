@@ -3,22 +3,33 @@
 Each device is read at its own interval. A slow one is read on a pool thread, by one call at a time; a call
 that hangs is given up, the device says so on the tree, and another call is tried later, so that a device
 costs few threads whatever it does. All else happens on the loop.
+
+The settings of the devices are kept over restarts by a :class:`~raspy.common.devices.keeper.Keeper`. Outputs are
+held to their rules from the loop, with no help from anybody else.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import msgspec
 
 from raspy.common import MDP
+from raspy.common.config import BusConfig, Config, state_directory
+from raspy.common.devices import plugins
 from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceRegister
-from raspy.common.devices.errors import DeviceError, ReadingError, UnknownCommand, Unsupported
-from raspy.common.devices.value import HELD, Value
+from raspy.common.devices.errors import DeviceError, FieldErrors, ReadingError
+from raspy.common.devices.keeper import Done, Keeper
+from raspy.common.devices.output import OutputDevice
+from raspy.common.devices.outputs import Outputs
+from raspy.common.devices.source import Read, Source
+from raspy.common.devices.value import HELD
+from raspy.common.devices.verbs import DEVICES
 from raspy.common.executive import Timer
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.server import Server
@@ -31,55 +42,16 @@ HUNG_LIMIT = 4
 """Calls of one device that may hang before no other is tried until one comes back."""
 
 
-class Read:
-    """One call on a pool thread, which can be asked whether it has come back."""
-
-    __slots__ = ("function", "over")
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-        self.over = False
-
-    def run(self, *args: Any) -> Any:
-        """Make the call; on the thread."""
-        try:
-            return self.function(*args)
-        finally:
-            self.over = True
-
-
-class Source:
-    """What the server keeps of a device or subdevice beside the device's own state."""
-
-    __slots__ = ("current", "device", "due", "good", "published", "reads", "retry")
-
-    def __init__(self, device: BaseDevice) -> None:
-        self.device = device
-        self.due = math.inf
-        """When it is to be read next (monotonic, s)."""
-        self.retry = 0.0
-        """When another call is tried although one hangs."""
-        self.reads: list[Read] = []
-        """Calls that may not have come back."""
-        self.current: Read | None = None
-        """The call that has time left; None between two."""
-        self.good: bool | None = None
-        """Whether the last reading was; None before the first."""
-        self.published: dict[str, Value] = {}
-        """The reading of each command as it stands on the tree."""
-
-    @property
-    def hung(self) -> int:
-        """Calls that have overrun their time and not come back."""
-        self.reads = [read for read in self.reads if not read.over]
-        return sum(read is not self.current for read in self.reads)
-
-
 class DeviceServer(Server):
     """A server that owns devices.
 
-    ``register`` holds the device classes that it knows.
+    ``types`` holds the device classes that it knows.
     """
+
+    makes: ClassVar[frozenset[str]] = frozenset()
+    """The oids of which an owner may make devices; those of other packages come on top of them."""
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """The names of the devices that come with the server, and can neither be made nor deleted."""
 
     def __init__(
         self,
@@ -94,36 +66,171 @@ class DeviceServer(Server):
         """By name; to be changed with :meth:`add_device` and :meth:`remove_device` only."""
         self._sources: dict[str, Source] = {}
         self._poll_timer: Timer | None = None
+        self.outputs = Outputs(self)
+        self.keeper = self._keeper(None, False)
+        """Keeps the settings; without :meth:`keep_settings` nothing outlives the server."""
         self._good = self.add_statistic(SNMPCounter(f"{service}.readings", "Good readings"))
         self._bad = self.add_statistic(SNMPCounter(f"{service}.reading_errors", "Readings that gave an error"))
 
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """The server that a configuration describes; its devices' settings are in its state directory.
+
+        :raises raspy.common.config.ConfigError: naming file, line and key
+        """
+        server = super().from_config(config)
+        path = os.path.join(state_directory(server.service), "devices.json")
+        server.keep_settings(path, config.section(BusConfig).titanic)
+        return server
+
+    def keep_settings(self, path: str, store: bool) -> None:
+        """Keep the settings of the devices over restarts. Called before the start.
+
+        :param path: the server's own file
+        :param store: Titanic is on the bus, and has them too
+        """
+        self.keeper = self._keeper(path, store)
+
+    def _keeper(self, path: str | None, store: bool) -> Keeper:
+        keeper = Keeper(self, path, store, self.settings_place, self.settings_places())
+        keeper.on_settings = self._settings_found
+        return keeper
+
+    def settings_place(self, name: str) -> str:
+        """The service of the store under which the settings of a device are. To be extended where they follow the
+        device from one Pi to another."""
+        return self.name
+
+    def settings_places(self) -> tuple[str, ...]:
+        """All such services, the server's own first. To be extended together with :meth:`settings_place`."""
+        return (self.name,)
+
     def start(self) -> None:
-        """Open the channels, and read every device at once."""
+        """Open the channels, make the devices that an owner made, and read every device at once."""
         super().start()
+        for oid, path in plugins.found().items():
+            self.types.plugin(oid, path)
+        for name in self.keeper.names():
+            self._make_again(name, self.keeper.find(name) or {})
+        self.keeper.start()
         self.call_every(HELD / MISSED_POLLS, self._hold)
         self._arm()
 
-    def add_device(self, device: BaseDevice) -> None:
+    def stop(self) -> None:
+        """Put the outputs into their safe state, and leave the bus."""
+        self.outputs.make_safe("the server stops")
+        self.keeper.close()
+        # The loop has turned meanwhile, and a command may have come.
+        self.outputs.make_safe("the server stops")
+        super().stop()
+
+    def add_device(self, device: BaseDevice, kept: bool = True) -> None:
         """Own a device; it is read at once, then at its interval.
 
+        :param kept: it has the settings that are kept of it; False: those that it has now are to be kept
         :raises ValueError: the name is taken, or there are too many
         """
         if device.name in self.devices:
             raise ValueError(f"there is a device {device.name} already")
         if len(self.devices) >= DEVICES_LIMIT:
             raise ValueError(f"there are {DEVICES_LIMIT} devices already")
+        if kept:
+            self._settle(device)
         self.devices[device.name] = device
         for part in device.walk():
             self._sources[part.path] = Source(part)
+            if isinstance(part, OutputDevice):
+                self.outputs.add(part)
             self.read_soon(part)
 
     def remove_device(self, name: str) -> None:
-        """Own a device no more, and delete its values from the tree."""
+        """Own a device no more, and delete its values from the tree. An output goes into its safe state."""
+        for part in self.devices[name].walk():
+            if isinstance(part, OutputDevice):
+                self.outputs.remove(part)
         for part in self.devices.pop(name).walk():
             source = self._sources.pop(part.path)
             for command in source.published:
                 self.publish(self._key(part, command), b"")
         self._show_hung()
+
+    def makeable(self) -> list[str]:
+        """The oids of which an owner may make devices, sorted."""
+        return sorted(oid for oid in self.types.oids() if oid in self.makes or oid in self.types.foreign)
+
+    def may_delete(self, device: BaseDevice) -> str:
+        """Why a device cannot be deleted; empty: it can. To be extended where devices are found."""
+        if device.name in self.fixed:
+            return f"{device.name} comes with the server"
+        return "" if device.oid in self.makeable() else f"{device.name} is found, not made"
+
+    def keep_device(self, device: BaseDevice, done: Done) -> None:
+        """Keep the settings of a device; ``done(error)`` follows when they are on the disk."""
+        whole = device.parent or device
+
+        def kept(error: Exception | None) -> None:
+            if error is None:
+                self._settled(whole)
+            done(error)
+
+        self.keeper.keep(whole.name, whole.to_dict(), kept)
+
+    def _settle(self, device: BaseDevice) -> None:
+        """Give a device the settings that are kept of it, or the reason why they are not known."""
+        settings = self.keeper.find(device.name)
+        reason = self.keeper.missing(device.name)
+        if settings is not None:
+            try:
+                device.configure(settings)
+            except FieldErrors as error:
+                reason = f"its settings are no good: {error}"
+                MDP.logger.error("%s: %s", device.name, reason)
+        for part in device.walk():
+            part.unsettled = reason
+
+    def _settled(self, device: BaseDevice) -> None:
+        """The settings of a device are known, or are others than before."""
+        for part in device.walk():
+            part.unsettled = ""
+            if part.path in self._sources:
+                self.publish_device(part)
+                self.read_soon(part)
+                if isinstance(part, OutputDevice):
+                    self.outputs.changed(part)
+
+    def _settings_found(self, name: str, settings: dict[str, Any] | None) -> None:
+        """The store has settings for a device, or none.
+
+        :raises FieldErrors: it cannot have these
+        """
+        device = self.devices.get(name)
+        if device is None:
+            if settings is not None:
+                self._make_again(name, settings)
+            return
+        if settings is not None:
+            device.configure(settings)
+        self._settled(device)
+
+    def _make_again(self, name: str, settings: dict[str, Any]) -> None:
+        """Make a device that an owner made once; what is wrong with its settings is reported."""
+        problem: str | None = None
+        if name in self.fixed or name in self.devices or settings.get("oid") not in self.makeable():
+            return
+        try:
+            self.add_device(self.types.new({**settings, "name": name}))
+        except ValueError as error:
+            problem = f"it cannot be made: {error}"
+        self.condition(f"device {name}", problem)
+
+    def late(self, verbs: Verbs, body: list[bytes]) -> None:
+        """A command to an output that came too late is an event."""
+        words = [frame.decode("utf-8", "replace") for frame in body[:4]]
+        if verbs is DEVICES and len(words) == 4 and words[0] == "exec":
+            source = self._sources.get(words[1].removeprefix(self.name + "."))
+            if source is not None and isinstance(source.device, OutputDevice):
+                facts = {"reason": "a command came too late", "command": words[2][:60], "wanted": words[3][:60]}
+                self.outputs.report(source.device, facts)
 
     def read_soon(self, device: BaseDevice) -> None:
         """Have a device read now rather than at its next turn; not one that is never read by its settings."""
@@ -259,7 +366,8 @@ class DeviceServer(Server):
 
     def _note(self, source: Source, good: bool, reason: str) -> None:
         """Log a device when it turns good or bad, not at every reading."""
-        if source.good is good:
+        if source.good is good or source.device.unsettled:
+            # That settings are waited for is told once, for all devices.
             return
         if not good:
             MDP.logger.warning("%s: %s", source.device.path, reason)
@@ -277,92 +385,3 @@ class DeviceServer(Server):
 
 def _hangs(device: BaseDevice) -> ReadingError:
     return ReadingError("timeout", f"no answer within {device.timeout:g} s: the read hangs")
-
-
-def describe(device: BaseDevice) -> dict[str, Any]:
-    """A device as a page or command line shows it: settings, commands with their readings, subdevices."""
-    fields: dict[str, Any] = device.to_dict() | {
-        "name": device.path,
-        "commands": {
-            name: command.to_dict() | ({"reading": command.reading} if command.reading is not None else {})
-            for name, command in device.commands.items()
-        },
-    }
-    details = device.details()
-    if details:
-        fields["details"] = details
-    if device.subdevices:
-        fields["subdevices"] = {name: describe(part) for name, part in device.subdevices.items()}
-    return fields
-
-
-DEVICES = Verbs("devices")
-
-
-@DEVICES.verb(reads=True)
-def list_keys(server: DeviceServer) -> list[str]:
-    """The names of the devices."""
-    return list(server.devices)
-
-
-@DEVICES.verb(reads=True, name="list")
-def list_devices(server: DeviceServer) -> list[dict[str, Any]]:
-    """All devices, each as ``info`` gives it."""
-    return [describe(device) for device in server.devices.values()]
-
-
-@DEVICES.verb(reads=True)
-def info(server: DeviceServer, name: str) -> dict[str, Any]:
-    """A device's settings, commands with their last readings, and subdevices."""
-    return describe(server.find_device(name))
-
-
-@DEVICES.verb(reads=True)
-def template(server: DeviceServer, oid: str = "") -> dict[str, Any]:
-    """What a device of an oid is made of: schema, defaults, commands; without an oid, all kinds by oid."""
-    known_types = sorted(server.types.types.items())
-    found = {known: device_type().template for known, device_type in known_types if oid in ("", known)}
-    if oid and not found:
-        known = ", ".join(sorted(server.types.types)) or "none"
-        raise VerbError(MDP.NOT_FOUND, f"no kind of device {oid[:80]!r}; known are {known}")
-    return found[oid] if oid else found
-
-
-@DEVICES.verb(reads=True)
-def check(server: DeviceServer, json: str) -> dict[str, Any]:
-    """Whether JSON describes a device of this server: ``{"ok": true, "errors": {field: reason}}``."""
-    errors = server.types.check(json)
-    return {"ok": not errors, "errors": errors}
-
-
-@DEVICES.verb()
-def new(server: DeviceServer, json: str) -> None:
-    """Make a device. Not done yet."""
-    raise VerbError(MDP.NOT_IMPLEMENTED, "devices cannot be made yet")
-
-
-@DEVICES.verb()
-def delete(server: DeviceServer, name: str) -> None:
-    """Remove a device. Not done yet."""
-    raise VerbError(MDP.NOT_IMPLEMENTED, "devices cannot be deleted yet")
-
-
-@DEVICES.verb(name="exec")
-def execute(server: DeviceServer, name: str, command: str, value: str | None = None) -> Any:
-    """Set a command of a device to a value, or without one get it."""
-    device = server.find_device(name)
-    try:
-        result = device.exec_cmd("", command, value)
-    except UnknownCommand as error:
-        raise VerbError(MDP.NOT_FOUND, str(error)) from error
-    except Unsupported as error:
-        raise VerbError(MDP.NOT_IMPLEMENTED, str(error)) from error
-    except (DeviceError, ValueError) as error:
-        raise VerbError(MDP.BAD_REQUEST, str(error)) from error
-    if value is not None:
-        for part in device.walk():
-            server.publish_device(part)
-        if command in ("poll", "config", "reset"):
-            for part in device.walk():
-                server.read_soon(part)
-    return result

@@ -1,0 +1,174 @@
+"""The file in which a server keeps the settings of its devices.
+
+It is small and rarely written, so it is JSON, replaced as a whole: what is under the name is always one whole
+version (rename(2)), and it is on the disk before a change is acknowledged (fsync(2), of the directory too).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from raspy.common.MDP import ServerError
+from raspy.common.pool import PoolFull
+from raspy.common.server import Server
+
+FORMAT = 1
+LIMIT = 4 << 20
+"""Bytes of the file."""
+ENTRIES = 1024
+PATIENCE = 5.0
+"""Seconds after which a write that does not come back is reported."""
+LAST_WRITE = 2.0
+"""Seconds that a write may take when the server stops."""
+NEVER = 1e9
+"""Seconds: a write is never given up, as it could come back later and replace a newer one."""
+
+Done = Callable[[Exception | None], None]
+
+
+class KeepError(ServerError, OSError):
+    """Settings could not be kept."""
+
+
+class Kept(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What is kept of one device."""
+
+    settings: dict[str, Any] | None = None
+    """As the device's JSON has them; None: those of a new device."""
+    version: int = 0
+    """The version in the store when both were the same; 0: it was never there."""
+    pending: bool = False
+    """The store does not have it yet."""
+    deleted: bool = False
+    """The device is no more, which the store does not know yet."""
+
+
+class _Content(msgspec.Struct, forbid_unknown_fields=True):
+    format: int
+    devices: dict[str, Kept]
+    lost: str = ""
+
+
+class KeptFile:
+    """Reads the file once, and writes it in the pool, one version after the other.
+
+    :param server: whose loop, pool and conditions are used
+    :param path: the file; its directory is made when it is missing
+    """
+
+    def __init__(self, server: Server, path: str) -> None:
+        self.server = server
+        self.path = path
+        self.lost = ""
+        """What happened to the settings that were kept before, when they were lost."""
+        self._unreadable = ""
+        self._writing = False
+        self._waiting: list[Done] = []
+
+    def load(self) -> dict[str, Kept]:
+        """What is kept; nothing when there is no file. A file that is no good is set aside, and told."""
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(LIMIT + 1)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            self._unreadable = self.lost = f"{self.path} cannot be read: {error.strerror}"
+            self.server.condition("settings", self._unreadable)
+            return {}
+        try:
+            content = msgspec.json.decode(data, type=_Content)
+            if content.format == FORMAT:
+                self.lost = content.lost
+                return content.devices
+            problem = f"it has format {content.format}, and this program knows {FORMAT}"
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            problem = str(error)
+        self._set_aside(problem)
+        return {}
+
+    def write(self, devices: dict[str, Kept], done: Done) -> None:
+        """Have the file replaced by what the devices are then; ``done(error)`` follows when that is on the disk.
+
+        It is written as it is when the write before is over, so that what that one could not keep is not in it.
+        """
+        self._waiting.append(done)
+        self._go(devices)
+
+    def close(self) -> None:
+        """Wait for what is being written, but not long. Called when the server stops."""
+        until = time.monotonic() + LAST_WRITE
+        while self._writing and time.monotonic() < until:
+            self.server.turn(0.05)
+
+    def _go(self, devices: dict[str, Kept]) -> None:
+        if self._writing or not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        self._writing = True
+
+        slow = self.server.call_later(
+            PATIENCE, self.server.condition, "settings", f"{self.path}: the disk has not taken it for {PATIENCE:g} s"
+        )
+
+        def written(_: Any, error: BaseException | None) -> None:
+            self._writing = False
+            slow.cancel()
+            told = error if isinstance(error, KeepError) else None
+            if error is not None and told is None:
+                reason = getattr(error, "strerror", None) or str(error)
+                told = KeepError(f"{self.path} cannot be written: {reason}")
+            self.server.condition("settings", str(told) if told else None)
+            for each in waiting:
+                self.server.guard(each, told)
+            self._go(devices)
+
+        try:
+            self.server.in_pool(replace, self.path, self._encode(devices), done=written, timeout=NEVER)
+        except (KeepError, PoolFull) as error:
+            # On the next turn, as those who wait may still have to note that they do.
+            self.server.call_later(0, written, None, error)
+
+    def _encode(self, devices: dict[str, Kept]) -> bytes:
+        if self._unreadable:
+            raise KeepError(self._unreadable)
+        data = msgspec.json.encode(_Content(FORMAT, devices, self.lost))
+        if len(data) > LIMIT or len(devices) > ENTRIES:
+            raise KeepError(f"{self.path}: the settings of all devices are more than {ENTRIES} or {LIMIT} bytes")
+        return data
+
+    def _set_aside(self, problem: str) -> None:
+        place = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+        try:
+            os.replace(self.path, place)
+            self.lost = f"{self.path} was no good and is now {place}: {problem}"
+            # So that the next start knows it too.
+            replace(self.path, msgspec.json.encode(_Content(FORMAT, {}, self.lost)))
+        except OSError as error:
+            self.lost = f"{self.path} is no good, and cannot be set aside ({error.strerror}): {problem}"
+        self.server.condition("settings damaged", self.lost)
+
+
+def replace(path: str, data: bytes) -> None:
+    """Put data in the place of a file's, on the disk when this returns.
+
+    :raises OSError: it could not; the file is as it was
+    """
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o750, exist_ok=True)
+    new = path + ".new"
+    with open(new, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    entry = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)

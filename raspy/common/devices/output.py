@@ -1,0 +1,424 @@
+"""Outputs: what switches something, and falls into its safe state by itself.
+
+An output leaves its safe state under a lease only: whoever turns it on says for how long, and renews it. The
+lease, the longest time on and the shortest time off are kept here, where the output lives, on the monotonic
+clock, with no help from broker or network. docs/outputs.rst tells an owner all of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from raspy.common.devices.command import Command
+from raspy.common.devices.device import BaseDevice
+from raspy.common.devices.errors import DriveError, ReadingError, Refused
+from raspy.common.devices.hold import LONGEST_LEASE, Hold
+from raspy.common.devices.settings import DeviceSettings, Log
+from raspy.common.devices.value import Value
+from raspy.common.MDP import logger
+
+__all__ = ["DriveError", "Hold", "OutputDevice", "OutputSettings", "Refused"]
+
+FAILURE_LIMIT = 200
+"""Characters of what a driver said that are kept."""
+RETRY = 1.0
+"""Seconds until the safe state is tried again after the hardware did not take it."""
+
+UNKNOWN, SAFE, HELD, FAILED = "unknown", "safe", "held", "failed"
+"""Not driven yet; in the safe state; away from it under a lease; the safe state could not be reached."""
+
+NOT_READ = -1.0
+
+Report = Callable[["OutputDevice", dict[str, Any]], None]
+
+
+class OutputSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
+    """The settings of an output: a history of it is kept unless its owner says otherwise."""
+
+    log: Log = True
+    lease: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=LONGEST_LEASE,
+            title="Lease",
+            description="How long a command holds that does not say for how long.",
+            extra={"unit": "s"},
+        ),
+    ] = 60.0
+    longest_on: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=2_592_000,
+            title="Longest time on",
+            description="It goes off after so long without a break, however often it is renewed; 0: no limit.",
+            extra={"unit": "s"},
+        ),
+    ] = 0.0
+    shortest_off: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=LONGEST_LEASE,
+            title="Shortest time off",
+            description="Once off, it stays off for so long.",
+            extra={"unit": "s"},
+        ),
+    ] = 0.0
+
+    @property
+    def safe_level(self) -> float:
+        """The safe state, 0 (off) to 1 (on)."""
+        return 0.0
+
+    def check(self) -> dict[str, str]:
+        """An output is not read; what is on in its safe state can have no longest time on."""
+        errors = super().check()
+        if self.poll != NOT_READ:
+            errors["poll"] = f"must be -1: an output is not read (got {self.poll:g})"
+        if self.safe_level:
+            for name in ("longest_on", "shortest_off"):
+                if getattr(self, name):
+                    errors[name] = f"must be 0 where the safe state is not off (got {getattr(self, name):g})"
+        return errors
+
+
+class OutputDevice(BaseDevice):
+    """The mother class of outputs.
+
+    The server calls :meth:`fall` with a reason once it owns the output, :meth:`settle` when :meth:`deadline`
+    is due, and :meth:`fall` again before it lets go. Everything happens on its loop.
+    """
+
+    oid: ClassVar[str] = "output"
+    Settings: ClassVar[type[DeviceSettings]] = OutputSettings
+    declared: ClassVar[tuple[Command, ...]] = (
+        Command(name="reset", type="Str", writeonly=True, info="Go into the safe state"),
+    )
+
+    def __init__(self, json: str | bytes | Mapping[str, Any] | None = None) -> None:
+        self.clock: Callable[[], float] = time.monotonic
+        """Gives the time that everything is measured in: s, never set back."""
+        self.on_event: Report = _no_event
+        """Called when the output left or reached its safe state, with the facts: what ``/event/output/`` shows."""
+        self.on_change: Callable[[OutputDevice], None] = _no_change
+        """Called when values or the deadline may have changed."""
+        self.state = UNKNOWN
+        """``unknown`` until it was driven once, ``safe``, ``held``, or ``failed``: the safe state is tried again."""
+        self.reason = "not driven yet"
+        """Why it is in this state."""
+        self.target = 0.0
+        """The level that it was told, 0 to 1."""
+        self.start_level = 0.0
+        """The level that it had when it was told."""
+        self.aimed_at = 0.0
+        """When it was told (monotonic, s)."""
+        self._duty: float | None = None
+        self._hold = Hold()
+        self._by = ""
+        self._lease = 0.0
+        self._renewed = 0.0
+        self._left_safe = 0.0
+        self._off_since = -math.inf
+        self._step_at = math.inf
+        self._shown_at = 0.0
+        self._retry_at = math.inf
+        self._failed_at = 0.0
+        self._failure = ""
+        self._locked = False
+        self._driven_with: DeviceSettings | None = None
+        self._unsettled = ""
+        super().__init__(json)
+
+    @property
+    def unsettled(self) -> str:
+        """Why its settings are not known; while it says so, it stays in its safe state and refuses."""
+        return self._unsettled
+
+    @unsettled.setter
+    def unsettled(self, reason: str) -> None:
+        before, self._unsettled = self._unsettled, reason
+        if reason and self.state in (HELD, FAILED):
+            self.fall(f"its settings are not known: {reason}")
+        elif reason != before and self.state != UNKNOWN:
+            self._show()
+            self.on_change(self)
+
+    # What a kind of output, and its hardware, are to say
+
+    def drive(self, value: float) -> None:
+        """Put the hardware into a duty cycle, 0 (off) to 1 (on); to be overridden. It must not block.
+
+        :raises OSError: the hardware did not take it
+        """
+        raise NotImplementedError(f"{self.oid} has no hardware")
+
+    def readings(self, level: float) -> dict[str, Any]:
+        """What the commands show at a level, by name; to be overridden."""
+        return {}
+
+    def course(self, now: float) -> float:
+        """The level to drive at a time on the way to :attr:`target`; to be overridden by what takes its time."""
+        return self.target
+
+    def next_step(self, now: float) -> float:
+        """When :meth:`course` is to be asked again (monotonic, s)."""
+        return math.inf
+
+    # What the server calls
+
+    def deadline(self) -> float:
+        """When :meth:`settle` is to be called (monotonic, s); ``math.inf``: not at all."""
+        if self.state == HELD:
+            return min(self._renewed + self._lease, self._on_end(), self._step_at)
+        return self._retry_at if self.state == FAILED else math.inf
+
+    def settle(self) -> None:
+        """Do what is due: the end of the lease, of the longest time on, a step on the way, another try."""
+        now = self.clock()
+        if self.state == FAILED and now >= self._retry_at:
+            self._try_again()
+        elif self.state == HELD:
+            if now >= self._on_end():
+                self._locked = True
+                self.fall(f"it was on for its longest time, {self.outputs.longest_on:g} s")
+            elif now >= self._renewed + self._lease:
+                self.fall("the lease ended")
+            elif now >= self._step_at:
+                failure = self._follow(now)
+                if failure:
+                    self.fall(failure)
+        # Always, so that a call that came too early does not cost the next one.
+        self.on_change(self)
+
+    def fall(self, why: str) -> None:
+        """Go into the safe state at once, from whichever state; tried every second until the hardware takes it."""
+        was, level = self.state, self._duty
+        facts = self._facts() if was == HELD else {}
+        self.reason = why
+        self._reach_safe()
+        try:
+            if was != self.state or (level != self._duty and self.state == SAFE):
+                self._report(facts)
+        finally:
+            # Whatever becomes of the event: without a deadline nobody would try again.
+            self.on_change(self)
+
+    def exec_cmd(self, oid: str, command: str, value: Any = None, hold: Hold | None = None) -> Any:
+        """Execute a command as :meth:`BaseDevice.exec_cmd` does.
+
+        :param hold: for how long, and by whom; None: as the settings say, by nobody in particular
+        :raises Refused: the output must not leave its safe state now
+        :raises DriveError: the hardware did not take it
+        """
+        device = self.find(oid)
+        if not isinstance(device, OutputDevice):
+            return super().exec_cmd(oid, command, value)
+        device._hold = hold or Hold()
+        try:
+            return super().exec_cmd(oid, command, value)
+        finally:
+            device._hold = Hold()
+
+    # What commands call
+
+    def tell(self, level: float) -> None:
+        """Go to a level, 0 to 1: away from the safe state under the hold of the command, or into it at once.
+
+        :raises Refused: the output must not leave its safe state now
+        :raises DriveError: the hardware did not take it
+        """
+        hold = self._hold
+        by = f" by {hold.by}" if hold.by else ""
+        if level == self.outputs.safe_level:
+            self._locked = False
+            self.fall(f"told{by}")
+            if self.state == FAILED:
+                raise DriveError(f"{self.path}: {self._failure}; it is tried again every {RETRY:g} s")
+            return
+        # A lease that has ended is not renewed by a command that was handled before the loop's timer.
+        self.settle()
+        self._permit()
+        now = self.clock()
+        entered = self.state != HELD
+        if entered or level != self.target:
+            self.start_level = self.outputs.safe_level if self._duty is None else self._duty
+            self.aimed_at, self.target = now, level
+        if entered:
+            self._left_safe = now
+            self.state, self.reason = HELD, f"told{by}"
+        self._by, self._renewed = hold.by, now
+        self._lease = self.outputs.lease if hold.seconds is None else hold.seconds
+        failure = self._follow(now)
+        if failure:
+            self.fall(failure)
+            raise DriveError(f"{self.path}: {failure}")
+        self._show()
+        try:
+            if entered:
+                self._report({"by": self._by, "lease": self._lease})
+        finally:
+            self.on_change(self)
+
+    def reading(self, command: str) -> Value:
+        """The reading of a command, for a method that is asked for it."""
+        found = self.commands[command]
+        return found.reading or Value.error("not driven yet", found.unit)
+
+    def cmd_reset(self, value: Any = None) -> bool:
+        """Go into the safe state, and forget that the longest time on was reached."""
+        self._locked = False
+        self.fall("told to reset")
+        return True
+
+    def details(self) -> dict[str, Any]:
+        """State, reason and holder; in s: what is left of the lease, of the time on, of the shortest time off.
+
+        ``until`` is the end of the lease as the clock of now has it (Unix, s).
+        """
+        now = self.clock()
+        found: dict[str, Any] = {"state": self.state, "reason": self.reason}
+        if self.state == FAILED:
+            found["failure"] = self._failure
+        if self.state == HELD:
+            left = max(self._renewed + self._lease - now, 0.0)
+            found |= {"by": self._by, "left": round(left, 3), "until": round(time.time() + left, 3)}
+            if self.outputs.longest_on:
+                found["on_left"] = round(max(self._on_end() - now, 0.0), 3)
+        elif self._locked:
+            found["locked"] = "on again only after it was told off"
+        elif self._off_left(now):
+            found["off_left"] = round(self._off_left(now), 3)
+        return found
+
+    @property
+    def outputs(self) -> OutputSettings:
+        """The settings as those of an output."""
+        config = self.config
+        assert isinstance(config, OutputSettings)
+        return config
+
+    def _permit(self) -> None:
+        """Raise :class:`Refused` unless the output may be away from its safe state now."""
+        unsettled = self.unsettled or (self.parent.unsettled if self.parent is not None else "")
+        if unsettled:
+            raise Refused(f"{self.path}: its settings are not known: {unsettled}")
+        if self.state == UNKNOWN:
+            raise Refused(f"{self.path}: its server has not driven it yet")
+        if self.state == FAILED:
+            raise Refused(f"{self.path}: its safe state could not be reached: {self._failure}")
+        if self.state == HELD:
+            return
+        if self._locked:
+            raise Refused(
+                f"{self.path}: it was on for its longest time, {self.outputs.longest_on:g} s, and goes on again only "
+                "after it was told off"
+            )
+        left = self._off_left(self.clock())
+        if left:
+            raise Refused(
+                f"{self.path}: once off it stays off for {self.outputs.shortest_off:g} s; {math.ceil(left)} s are left"
+            )
+
+    def _on_end(self) -> float:
+        longest = self.outputs.longest_on
+        return self._left_safe + longest if longest else math.inf
+
+    def _off_left(self, now: float) -> float:
+        shortest = self.outputs.shortest_off
+        return max(self._off_since + shortest - now, 0.0) if shortest else 0.0
+
+    def _follow(self, now: float) -> str:
+        """Drive what the course says; return what went wrong."""
+        failure = self._drive(self.course(now))
+        self._step_at = self.next_step(now)
+        if not failure and (self._step_at == math.inf or now - self._shown_at >= 1):
+            self._show()
+        return failure
+
+    def _reach_safe(self) -> None:
+        self.target = self.outputs.safe_level
+        self._step_at = self._retry_at = math.inf
+        self._driven_with = _of_the_hardware(self.config)
+        failure = self._drive(self.target)
+        if failure:
+            if self.state != FAILED:
+                self._failed_at = self.clock()
+            self.state, self._failure = FAILED, failure
+            self._retry_at = self.clock() + RETRY
+        else:
+            self.state, self._failure = SAFE, ""
+        self._show()
+
+    def _try_again(self) -> None:
+        self._reach_safe()
+        if self.state == SAFE:
+            self._report({"failed_for": round(self.clock() - self._failed_at, 3)})
+
+    def _drive(self, level: float) -> str:
+        """Drive the hardware; return what went wrong."""
+        try:
+            self.drive(level)
+        except Exception as error:
+            if not isinstance(error, OSError):
+                logger.error("driving %s failed", self.path, exc_info=error)
+            self._duty = None
+            return f"it could not be driven: {str(error) or type(error).__name__}"[:FAILURE_LIMIT]
+        if level == 0 and self._duty != 0:
+            self._off_since = self.clock()
+        self._duty = level
+        return ""
+
+    def _show(self) -> None:
+        """Have the commands say what the hardware does."""
+        self._shown_at = self.clock()
+        if self._duty is None:
+            self.update(ReadingError("output", self._failure or self.reason))
+        else:
+            self.update(self.readings(self._duty))
+
+    def _facts(self) -> dict[str, Any]:
+        """What an event tells of the hold that is over: who, its lease, for how long since the last renewal, and in
+        all (s)."""
+        now = self.clock()
+        return {
+            "by": self._by,
+            "lease": self._lease,
+            "after": round(now - self._renewed, 3),
+            "on": round(now - self._left_safe, 3),
+        }
+
+    def _report(self, facts: dict[str, Any]) -> None:
+        event = {"state": self.state, "reason": self.reason, **facts}
+        if self._duty is None:
+            event["failure"] = self._failure
+        else:
+            event |= self.readings(self.target)
+        level = logger.warning if self.state == FAILED else logger.info
+        level("%s: %s: %s%s", self.path, self.state, self.reason, f" ({self._failure})" if self._failure else "")
+        self.on_event(self, event)
+
+    def settings_changed(self) -> None:
+        super().settings_changed()
+        if self._driven_with is not None and self._driven_with != _of_the_hardware(self.config):
+            self.fall("the settings were changed")
+
+
+def _of_the_hardware(config: DeviceSettings) -> DeviceSettings:
+    """The settings without those whose change does not concern the hardware."""
+    return msgspec.structs.replace(config, label="", log=False)
+
+
+def _no_event(device: OutputDevice, event: dict[str, Any]) -> None:
+    pass
+
+
+def _no_change(device: OutputDevice) -> None:
+    pass
