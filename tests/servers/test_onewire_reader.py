@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raspy.common.devices.errors import ReadingError
-from raspy.servers.onewire import reader
+from raspy.servers.onewire import reader, sysfs
+from raspy.servers.onewire.live import Bus, Probe
 from raspy.servers.onewire.simulate import BAD, GOOD
 
 TEXTS = [text for text, _ in [*GOOD.values(), *BAD.values()]]
@@ -223,6 +224,56 @@ def test_the_crc_is_that_of_the_division(data: bytes) -> None:
     assert reader.crc8(data) == crc_by_division(data)
 
 
+# --- Without the scratchpad ----------------------------------------------------------------------------------------
+
+
+def plain_kind(text: bytes, before: float | None = None) -> str:
+    with pytest.raises(ReadingError) as caught:
+        reader.decode_plain(text, before)
+    return caught.value.kind
+
+
+@given(st.integers(-880, 2000).filter(lambda raw: raw not in (0, 1360)))
+def test_the_number_alone_gives_the_very_sixteenth(raw: int) -> None:
+    assert reader.decode_plain(b"%d\n" % int(raw * 62.5)) == raw / 16
+
+
+@pytest.mark.parametrize(("bits", "degrees"), [(0, 21.4375), (12, 21.4375), (11, 21.375), (10, 21.25), (9, 21.0)])
+def test_the_number_alone_has_the_bits_of_the_resolution(bits: int, degrees: float) -> None:
+    assert reader.decode_plain(b"21437\n", bits=bits) == degrees
+
+
+def test_a_number_between_two_sixteenths_is_taken_as_it_is() -> None:
+    assert reader.decode_plain(b"21400\n") == 21.4
+
+
+def test_what_the_number_alone_cannot_tell_is_judged_by_the_reading_before() -> None:
+    assert plain_kind(b"85000\n") == plain_kind(b"85000\n", before=20.0) == "power-on"
+    assert reader.decode_plain(b"85000\n", before=84.0) == 85.0
+    assert plain_kind(b"0\n") == plain_kind(b"0\n", before=20.0) == "silent"
+    assert reader.decode_plain(b"0\n", before=0.0625) == 0.0
+    assert plain_kind(b"127937\n") == "power"
+    assert plain_kind(b"125062\n") == plain_kind(b"-55062\n") == "range"
+
+
+@pytest.mark.parametrize("text", [b"\n", b"21.0\n", b"21062 \n", b"1234567\n", b"\xff", b"+1\n", b"0x1\n", b"1\n2\n"])
+def test_another_text_than_a_number_is_refused(text: bytes) -> None:
+    assert plain_kind(text) == "text"
+
+
+def test_no_number_is_silence() -> None:
+    assert plain_kind(b"") == "silent"
+
+
+@given(st.binary(max_size=40), st.none() | st.floats(-55, 125), st.sampled_from([0, 9, 10, 11, 12]))
+def test_arbitrary_bytes_for_a_number_give_none_that_cannot_be(text: bytes, before: float | None, bits: int) -> None:
+    try:
+        degrees = reader.decode_plain(text, before, bits)
+    except ReadingError:
+        return
+    assert -55 <= degrees <= 125
+
+
 # --- Files ---------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +288,7 @@ def test_files(tmp_path: Path) -> None:
     file = tmp_path / "w1_slave"
     assert file_kind(str(file)) == "gone"
     file.write_text(TEXTS[0])
-    assert reader.read(str(file), 0x28) == 21.0625
+    assert reader.read(str(file), 0x28).degrees == 21.0625
     file.write_bytes(b"")
     assert file_kind(str(file)) == "silent"
     file.write_bytes(b"\xff" * 5_000_000)
@@ -270,7 +321,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 def test_one_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [TEXTS[6], TEXTS[0]]
     monkeypatch.setattr(reader, "slurp", lambda path: texts.pop(0).encode())
-    assert reader.read("x", 0x28) == 21.0625
+    assert reader.read("x", 0x28) == reader.Reading(21.0625, bits=12, retried=True)
     texts[:] = [TEXTS[6], TEXTS[6], TEXTS[0]]
     assert file_kind("x") == "crc"
     assert texts == [TEXTS[0]]
@@ -281,13 +332,47 @@ def test_entries(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for name in ("28-031655c9d5f", "28-031655c9d5ffa", "28-031655C9D5FF", "xx-031655c9d5ff", "28-031655c9d5ff\n"):
         (tmp_path / name).mkdir()
-    assert reader.probes(str(tmp_path)) == {
+    found = sysfs.scan(str(tmp_path))
+    assert {name: os.path.basename(slave.directory) for name, slave in found.probes.items()} == {
         "28-031655c9d5ff": "28-031655C9D5FF",
         "10-00080283a977": "10-00080283A977",
         "3b-0000000a1b2c": "3b-0000000a1b2c",
     }
+    assert found.unknown == {"": ["01-0000000a1b2c"]}
+    assert found.masters == {"w1_bus_master1": ""}
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        reader.probes(str(tmp_path / "missing"))
+        sysfs.scan(str(tmp_path / "missing"))
+
+
+def test_temperature_is_read_where_w1_slave_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "temperature").write_text("21062\n")
+    (tmp_path / "resolution").write_text("12\n")
+    (tmp_path / "conv_time").write_text("750\n")
+    reading = sysfs.measure(str(tmp_path), 0x28, None, 0, False)
+    assert reading == reader.Reading(21.0625, bits=12, plain=True, conversion=0.75)
+    (tmp_path / "temperature").unlink()
+    assert file_kind(str(tmp_path / "w1_slave")) == "gone"
+
+
+def test_temperature_is_read_where_w1_slave_may_not_be(tmp_path: Path) -> None:
+    (tmp_path / "w1_slave").mkdir()  # as root, nothing may not be read
+    (tmp_path / "temperature").write_text("21062\n")
+    assert reader.read(str(tmp_path / "w1_slave"), 0x28) == reader.Reading(21.0625, plain=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("750\n", 0.75), ("94", 0.094), ("", 0.0), ("-1", 0.0), ("x", 0.0), ("9" * 30, 0.0)]
+)
+def test_the_conversion_time_is_what_the_kernel_says(tmp_path: Path, text: str, seconds: float) -> None:
+    (tmp_path / "conv_time").write_text(text)
+    assert sysfs.conversion_time(str(tmp_path)) == seconds
+
+
+@pytest.mark.parametrize("family", list(reader.FAMILIES))
+@given(raw=st.integers(-880, 2000).filter(lambda raw: raw not in (1360, 2047)))
+def test_what_a_live_probe_says_is_what_it_measures(family: int, raw: int) -> None:
+    probe = Probe(Bus("/nowhere", 0.1, bulk=False), f"{family:02x}-0000000a1b2c", raw / 16)
+    assert reader.decode(text_of(probe.scratchpad_of(raw / 16)), family) == raw / 16

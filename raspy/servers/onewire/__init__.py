@@ -4,27 +4,40 @@ Each probe is a device named by its id in lower case, ``28-031655c9d5ff``. What 
 within a poll. A probe that goes away stays as an error, so that an alarm on it is not silenced by the fault
 it watches for; only one that never gave a good reading, as noise on the line conjures up, is forgotten.
 Without a bus the server says so and keeps looking; on a machine that never had one, that is no fault.
+
+A vote, ``sensor.vote``, is a device that an owner makes of several probes.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Self
 
 from msgspec import Meta
 
 from raspy.common import MDP
 from raspy.common.config import BusConfig, ConfigError, Section
-from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceSettings
+from raspy.common.devices.device import MISSED_POLLS, BaseDevice
 from raspy.common.devices.errors import ReadingError
-from raspy.common.devices.host import DEVICES_LIMIT, DeviceServer, Read
-from raspy.common.devices.sensor import SensorTemperature
+from raspy.common.devices.host import DEVICES_LIMIT, HUNG_LIMIT, DeviceServer
+from raspy.common.devices.source import Read
 from raspy.common.verbs import Verbs
-from raspy.servers.onewire import reader
+from raspy.servers.onewire import reader, sysfs
+from raspy.servers.onewire.bus import Buses
+from raspy.servers.onewire.probe import Probe, ProbeSettings
+from raspy.servers.onewire.verbs import BUS
+from raspy.servers.onewire.vote import Vote, VoteSettings
+
+__all__ = ["OneWire", "OneWireConfig", "Probe", "ProbeSettings", "Vote", "VoteSettings"]
 
 DEVICES_DIR = "/sys/bus/w1/devices"
+STORE = "onewire"
+"""The service of ``titanic.store`` that has the settings of all probes: they follow the probe from Pi to Pi."""
+ARRIVALS = 8
+"""Probes that are added in one turn of the loop."""
 
 
 class OneWireConfig(Section, frozen=True):
@@ -40,69 +53,10 @@ class OneWireConfig(Section, frozen=True):
         float,
         Meta(ge=0.1, le=60, description="Seconds after which a reading is given up.", extra={"unit": "s"}),
     ] = 8.0
+    bulk: Annotated[bool, Meta(description="Have all probes of a bus measure at once where the kernel can.")] = True
 
     def check_here(self, bus: BusConfig) -> None:
         _check_directory(self.devices_dir)
-
-
-class ProbeSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
-    """The settings of a probe; its name is its id."""
-
-    def check(self) -> dict[str, str]:
-        """The name must be that of a thermometer."""
-        errors = super().check()
-        match = reader.ENTRY.fullmatch(self.name)
-        if self.name and (match is None or int(match[1], 16) not in reader.FAMILIES):
-            errors["name"] = "must be the id of a thermometer, as 28-031655c9d5ff"
-        return errors
-
-
-class Probe(SensorTemperature):
-    """A 1-Wire temperature probe."""
-
-    Settings: ClassVar[type[DeviceSettings]] = ProbeSettings
-    slow: ClassVar[bool] = True
-
-    def __init__(self, json: str | bytes | Mapping[str, Any] | None = None) -> None:
-        super().__init__(json)
-        self.file = ""
-        """The path of its ``w1_slave``."""
-        self.counts: dict[str, int] = {"good": 0}
-        """Readings by kind: good, or the kind of error."""
-        self.gone = False
-        """Its directory is not there."""
-        self._before: tuple[float, float] | None = None
-
-    @property
-    def family(self) -> int:
-        """The family code, the first two digits of the id."""
-        return int(self.name[:2], 16)
-
-    def do_poll(self) -> dict[str, float]:
-        """Read the probe; on a pool thread."""
-        before = self._before
-        recent = before is not None and time.monotonic() - before[1] < self.max_age
-        return {"temperature": reader.read(self.file, self.family, before[0] if before and recent else None)}
-
-    def update(self, readings: Mapping[str, Any] | BaseException) -> list[Any]:
-        """Take a reading, count it, and keep a good one to judge the next by."""
-        kind = "good"
-        if isinstance(readings, BaseException):
-            kind = readings.kind if isinstance(readings, ReadingError) else "internal"
-        else:
-            self._before = (readings["temperature"], time.monotonic())
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        return super().update(readings)
-
-    def cmd_reset(self, value: Any = None) -> bool:
-        """Forget the readings and the counts."""
-        self._before = None
-        self.counts = {"good": 0}
-        return super().cmd_reset(value)
-
-    def details(self) -> dict[str, Any]:
-        """Chip, file, and how many readings were good or went wrong in which way."""
-        return {"chip": reader.FAMILIES.get(self.family, "unknown"), "file": self.file, "counts": self.counts}
 
 
 class OneWire(DeviceServer):
@@ -114,6 +68,7 @@ class OneWire(DeviceServer):
     """
 
     CONFIG: ClassVar[type[Section]] = OneWireConfig
+    makes: ClassVar[frozenset[str]] = frozenset({Vote.oid})
 
     def __init__(
         self,
@@ -128,7 +83,12 @@ class OneWire(DeviceServer):
         _check_directory(self.settings.devices_dir)
         super().__init__(hostname, service, broker_ip, broker_port)
         self.types.register(Probe)
+        self.types.register(Vote)
+        self.buses = Buses(self)
+        self.unknown: dict[str, list[str]] = {}
+        """Slaves that are no thermometers, by bus master."""
         self._scan_running: Read | None = None
+        self._arriving: deque[tuple[str, sysfs.Slave]] = deque()
         self._idle = False
         """This machine has never had a 1-Wire bus, and nobody asked for one."""
         self._sign = time.monotonic()
@@ -141,6 +101,11 @@ class OneWire(DeviceServer):
     def start(self) -> None:
         """Open the channels and look for probes, now and then at every poll."""
         super().start()
+        # Nothing is read, and found gone, before it is known what is there.
+        self.buses.held = True
+        for name in self.keeper.names():
+            if reader.ENTRY.fullmatch(name) and self.keeper.find(name) is not None and name not in self.devices:
+                self._expect(name)
         self._scan()
         self.call_every(self.settings.poll, self._scan)
 
@@ -156,22 +121,128 @@ class OneWire(DeviceServer):
         """Serve ``<hostname>.onewire.devices``."""
         return super().worker_devices()
 
+    def worker_bus(self) -> Verbs:
+        """Serve ``<hostname>.onewire.bus``."""
+        return BUS
+
+    def settings_place(self, name: str) -> str:
+        """The settings of a probe follow it to another Pi; those of a vote are of this one."""
+        return STORE if reader.ENTRY.fullmatch(name) else super().settings_place(name)
+
+    def settings_places(self) -> tuple[str, ...]:
+        """The server's own service of the store, and that of all probes."""
+        return (*super().settings_places(), STORE)
+
+    def may_delete(self, device: BaseDevice) -> str:
+        """A probe that is gone may be forgotten."""
+        if isinstance(device, Probe):
+            return "" if device.gone else f"{device.name} is on the bus: unplug it first"
+        return super().may_delete(device)
+
+    def add_device(self, device: BaseDevice, kept: bool = True) -> None:
+        """Own a device; a vote looks at the others."""
+        if isinstance(device, Vote):
+            device.devices = self.devices
+        super().add_device(device, kept)
+
+    def remove_device(self, name: str) -> None:
+        """Own a device no more."""
+        self.buses.forget(name)
+        super().remove_device(name)
+
+    def read_devices(self, due: Iterable[BaseDevice]) -> None:
+        """Read the devices whose time has come: the probes when it is their bus's turn."""
+        probes: list[Probe] = []
+        for device in due:
+            if isinstance(device, Probe):
+                probes.append(device)
+            elif isinstance(device, Vote) and (self.buses.held or device.early):
+                # Its probes are being read; the timer is for when they hang.
+                self._sources[device.name].due = time.monotonic() + self.settings.timeout
+            else:
+                super().read_devices([device])
+        self.buses.want([*probes, *self._neighbours(probes)])
+
+    def _neighbours(self, due: list[Probe]) -> list[Probe]:
+        """Probes that are due soon on buses where they can be measured together with those that are due now."""
+        polls: dict[str, float] = {}
+        for probe in due:
+            if self.buses.in_bulk(self.buses.of(probe)):
+                polls[probe.slave.master] = min(probe.poll, polls.get(probe.slave.master, probe.poll))
+        if not polls:
+            return []
+        now, found = time.monotonic(), []
+        for probe in self.probes():
+            source, poll = self._sources[probe.name], polls.get(probe.slave.master)
+            if poll is not None and probe not in due:
+                early = probe.poll / 2 if probe.poll == poll else probe.poll / 10
+                if now < source.due <= now + early:
+                    source.due = now + probe.poll
+                    found.append(probe)
+        return found
+
+    def probe(self, name: str) -> Probe | None:
+        """The probe of a name, if it is there."""
+        device = self.devices.get(name)
+        return device if isinstance(device, Probe) else None
+
+    def probes(self) -> list[Probe]:
+        """All probes."""
+        return [device for device in self.devices.values() if isinstance(device, Probe)]
+
+    def hung_calls(self, probe: Probe) -> int:
+        """Calls of a probe that hang."""
+        source = self._sources[probe.name]
+        return source.hung if source.reads else 0
+
+    def refuses(self, probe: Probe) -> bool:
+        """No call of a probe would be made now, as others of it hang."""
+        hung = self.hung_calls(probe)
+        return bool(hung) and (hung >= HUNG_LIMIT or time.monotonic() < self._sources[probe.name].retry)
+
+    def begin_read(self, probe: Probe) -> bool:
+        """Read a probe now; whether a call is under way."""
+        super().read_devices([probe])
+        return self._sources[probe.name].current is not None
+
+    def refuse(self, probe: Probe, error: ReadingError) -> None:
+        """Say that a probe cannot be read now."""
+        self._accept(self._sources[probe.name], error)
+
     def alive(self) -> bool:
         """False when reads hang, and not one of any probe has come back for three polls."""
         if not any(source.reads for source in self._sources.values()):
             return True
-        longest = max([self.settings.poll, *(device.poll for device in self.devices.values())])
+        longest = max([self.settings.poll, *(probe.poll for probe in self.probes())])
         return time.monotonic() - self._sign < MISSED_POLLS * longest + self.settings.timeout
 
     def on_reading(self, device: BaseDevice, error: BaseException | None) -> None:
-        """Anything but a read that hangs is a sign of life."""
-        if not (isinstance(error, ReadingError) and error.kind == "timeout"):
+        """Give the thread to the next probe, and vote when all are read. Anything but a read that hangs is a sign of
+        life."""
+        if not isinstance(device, Probe):
+            return
+        lost: list[Read] = []
+        if isinstance(error, ReadingError) and error.kind == "timeout":
+            lost = [read for read in self._sources[device.name].reads if not read.over]
+            device.pending = True
+        else:
             self._sign = time.monotonic()
+        self._show_problems()
+        self.buses.over(device, lost)
+        for vote in self.devices.values():
+            if isinstance(vote, Vote) and vote.complete(device.name) and vote.poll > 0:
+                super().read_devices([vote])
+                self._sources[vote.name].due = time.monotonic() + 1.5 * vote.poll
+
+    def _show_problems(self) -> None:
+        problems = [f"{probe.name}: {probe.problem}" for probe in self.probes() if probe.problem and not probe.gone]
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        self.condition("resolution", "; ".join(problems[:3]) + more if problems else None)
 
     def _scan(self) -> None:
-        if self._scan_running is not None and not self._scan_running.over:
+        if self._arriving or (self._scan_running is not None and not self._scan_running.over):
             return
-        self._scan_running = Read(reader.probes)
+        self._scan_running = Read(sysfs.scan)
         self.in_pool(
             self._scan_running.run,
             self.settings.devices_dir,
@@ -179,24 +250,39 @@ class OneWire(DeviceServer):
             timeout=self.settings.timeout,
         )
 
-    def _scanned(self, found: dict[str, str] | None, error: BaseException | None) -> None:
+    def _scanned(self, found: sysfs.Found | None, error: BaseException | None) -> None:
         place, problem, idle = self.settings.devices_dir, None, False
         if found is None:
             problem = f"{place} cannot be read: {getattr(error, 'strerror', None) or error}"
             if isinstance(error, FileNotFoundError):
-                idle = not self.devices and _never_set_up(place)
+                idle = not self.probes() and _never_set_up(place)
                 problem = None if idle else f"no 1-Wire bus at {place}: is dtoverlay=w1-gpio in config.txt?"
         self.condition("bus", problem)
         self._be_idle(idle)
-        found = found or {}
-        if not found:
+        found = found or sysfs.Found({}, {}, {})
+        if not found.probes:
             self._sign = time.monotonic()
-        for name in [name for name in self.devices if name not in found]:
-            self._missing(name)
-        for name, entry in found.items():
-            self._present(name, os.path.join(place, entry, "w1_slave"))
-        many = len(found.keys() - self.devices.keys())
+        self.unknown = found.unknown
+        for probe in self.probes():
+            if probe.name not in found.probes:
+                self._missing(probe)
+        self._arriving.extend(found.probes.items())
+        self._arrive(found)
+
+    def _arrive(self, found: sysfs.Found) -> None:
+        """Add the probes that are new, a few in a turn; none is read before all are there."""
+        new = 0
+        while self._arriving and new < ARRIVALS:
+            name, slave = self._arriving.popleft()
+            new += self._present(name, slave, bool(found.masters.get(slave.master)))
+        self.buses.held = bool(self._arriving)
+        if self._arriving:
+            self.call_later(0, self._arrive, found)
+            return
+        many = len(found.probes.keys() - self.devices.keys())
         self.condition("probes", f"{many} probes above the limit of {DEVICES_LIMIT} are not read" if many else None)
+        self.buses.found(found.masters)
+        self.buses.begin()
 
     def _be_idle(self, idle: bool) -> None:
         if idle != self._idle:
@@ -205,25 +291,44 @@ class OneWire(DeviceServer):
                 MDP.logger.info("no 1-Wire bus on this machine; dtoverlay=w1-gpio in config.txt makes one")
             self._tell()
 
-    def _present(self, name: str, file: str) -> None:
-        probe = self.devices.get(name)
-        if isinstance(probe, Probe):
-            probe.file = file
+    def _present(self, name: str, slave: sysfs.Slave, bulk: bool) -> bool:
+        """A probe is on the bus; whether it is new."""
+        probe = self.probe(name)
+        if probe is not None:
+            probe.slave = slave
             if probe.gone:
                 probe.gone = False
+                probe.pending = bulk and probe.family in sysfs.BULK_FAMILIES
                 self.read_soon(probe)
-        elif len(self.devices) < DEVICES_LIMIT:
-            probe = Probe.new({"name": name, "poll": self.settings.poll})
-            probe.file = file
-            probe.timeout = self.settings.timeout
-            self.add_device(probe)
+            return False
+        if name in self.devices or len(self.devices) >= DEVICES_LIMIT:
+            return False
+        probe = self._probe(name, slave)
+        # Whoever was here before may have left a result in it.
+        probe.pending = bulk and probe.family in sysfs.BULK_FAMILIES
+        self.add_device(probe)
+        return True
 
-    def _missing(self, name: str) -> None:
-        probe = self.devices[name]
-        if not isinstance(probe, Probe) or probe.gone:
+    def _probe(self, name: str, slave: sysfs.Slave) -> Probe:
+        probe = Probe.new({"name": name, "poll": self.settings.poll})
+        probe.slave = slave
+        probe.timeout = self.settings.timeout
+        return probe
+
+    def _expect(self, name: str) -> None:
+        """A probe to which its owner gave settings is missed when it is not there."""
+        try:
+            probe = self._probe(name, sysfs.Slave(os.path.join(self.settings.devices_dir, name)))
+            probe.gone = True
+            self.add_device(probe)
+        except ValueError as error:
+            MDP.logger.error("%s: %s", name, error)
+
+    def _missing(self, probe: Probe) -> None:
+        if probe.gone:
             return
         if not probe.counts["good"]:
-            self.remove_device(name)
+            self.remove_device(probe.name)
             return
         probe.gone = True
         self.read_soon(probe)

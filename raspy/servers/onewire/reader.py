@@ -28,6 +28,11 @@ conversion, hence 0x10 for a real 85.0. The kernel relies on the same (``feature
 
 On a DS18S20 (family 10) the power-on value 0x00aa comes with bytes 6 and 7 at 0x0c and 0x10, exactly as a
 real 85.0 does; there the reading before decides alone.
+
+Where ``w1_slave`` is missing or may not be read, ``temperature`` is: one number, in 1/1000 degree. The kernel
+checks the CRC of that one too and gives nothing when it fails, but of the scratchpad there is no more to see.
+Then 85.0 and 0.0, which is what a line held low reads as, are believed only when the reading before was within
+10 degrees.
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ import errno
 import os
 import re
 from typing import NoReturn
+
+import msgspec
 
 from raspy.common.devices.errors import ReadingError
 
@@ -59,38 +66,56 @@ JUMP = 10.0
 _LIMIT = 4096  # a sysfs file is at most a page
 _HEX9 = rb"((?:[0-9a-fA-F]{2} ){9})"
 _TEXT = re.compile(_HEX9 + rb": crc=([0-9a-fA-F]{2}) (YES|NO)\n(?:" + _HEX9 + rb"t=-?[0-9]{1,10}\n?)?")
+_NUMBER = re.compile(rb"-?[0-9]{1,6}\n?")
 
 
-def probes(devices_dir: str) -> dict[str, str]:
-    """The thermometers under a directory: the entry's name by the probe's id in lower case.
+class Reading(msgspec.Struct):
+    """A temperature that can be believed, and how it was come by."""
 
-    Bus masters and slaves of other families are not among them.
+    degrees: float
+    """As the chip has it, in °C."""
+    bits: int = 0
+    """The resolution that the chip has; 0: not known."""
+    plain: bool = False
+    """Read from ``temperature``, without the scratchpad."""
+    retried: bool = False
+    """The first attempt was no good."""
+    conversion: float = 0.0
+    """Seconds that the kernel gives the chip to measure; 0: not known."""
+    problem: str = ""
+    """Why the chip does not have the resolution that its owner wants."""
 
-    :raises OSError: the directory cannot be listed
-    """
-    found: dict[str, str] = {}
-    for entry in sorted(os.listdir(devices_dir)):
-        match = ENTRY.fullmatch(entry)
-        if match is not None and int(match[1], 16) in FAMILIES:
-            found.setdefault(entry.lower(), entry)
-    return found
 
-
-def read(path: str, family: int, before: float | None = None) -> float:
+def read(path: str, family: int, before: float | None = None, bits: int = 0) -> Reading:
     """Read one probe, once more when the first reading is no good.
 
     :param path: the probe's ``w1_slave`` file
     :param family: its family code, one of :data:`FAMILIES`
     :param before: the good reading before this one, if it is recent, in °C
-    :returns: the temperature in °C
+    :param bits: the chip's resolution, for a probe that does not tell it with the reading; 0: not known
     :raises ReadingError: there is none that can be believed
     """
     try:
-        return decode(slurp(path), family, before)
+        return _attempt(path, family, before, bits)
     except ReadingError as error:
         if error.kind == "gone":
             raise
-    return decode(slurp(path), family, before)
+    reading = _attempt(path, family, before, bits)
+    reading.retried = True
+    return reading
+
+
+def _attempt(path: str, family: int, before: float | None, bits: int) -> Reading:
+    try:
+        text = slurp(path)
+    except ReadingError as error:
+        try:
+            text = slurp(os.path.join(os.path.dirname(path), "temperature"))
+        except ReadingError:
+            raise error from None
+        return Reading(decode_plain(text, before, bits), bits=bits, plain=True)
+    scratchpad = decode_scratchpad(text)
+    return Reading(degrees_of(scratchpad, family, before), bits=bits_of(scratchpad, family))
 
 
 def slurp(path: str) -> bytes:
@@ -116,8 +141,16 @@ def decode(text: bytes, family: int, before: float | None = None) -> float:
 
     :raises ReadingError: it gives none that can be believed
     """
+    return degrees_of(decode_scratchpad(text), family, before)
+
+
+def decode_scratchpad(text: bytes) -> bytes:
+    """The nine bytes of the scratchpad that the text of a ``w1_slave`` file gives.
+
+    :raises ReadingError: they cannot be believed
+    """
     if not text:
-        _refuse("silent", "no answer: the kernel could not read the probe")
+        _refuse("silent", "no answer: the kernel got nothing from the probe whose CRC held")
     match = _TEXT.fullmatch(text)
     if match is None:
         _refuse("text", f"not the text of a w1_slave file: {text[:40].decode('ascii', 'replace')!r}")
@@ -128,12 +161,50 @@ def decode(text: bytes, family: int, before: float | None = None) -> float:
         _refuse("silent", "nothing answered: all bytes are 255 (line open)")
     if match[3] != b"YES" or crc8(scratchpad[:8]) != scratchpad[8] or int(match[2], 16) != scratchpad[8]:
         _refuse("crc", "CRC failed: the bytes were damaged on the way")
+    return scratchpad
+
+
+def degrees_of(scratchpad: bytes, family: int, before: float | None = None) -> float:
+    """The temperature in °C that a scratchpad holds.
+
+    :raises ReadingError: it holds none that can be believed
+    """
     degrees = _ds18s20(scratchpad) if family == 0x10 else _ds18b20(scratchpad, family)
     if degrees == POWER_ON:
         _check_power_on(scratchpad[6], family, before)
-    if not LOWEST <= degrees <= HIGHEST:
-        _refuse("range", f"{degrees:g} °C is outside the probe's range of {LOWEST:g} to {HIGHEST:g} °C")
-    return degrees
+    return _in_range(degrees)
+
+
+def bits_of(scratchpad: bytes, family: int) -> int:
+    """The resolution that a scratchpad tells, 9 to 12 bits; 0: none (DS18B20 data sheet, figure 10)."""
+    config = scratchpad[4]
+    return (config >> 5) + 9 if family != 0x10 and config & 0x9F == 0x1F else 0
+
+
+def decode_plain(text: bytes, before: float | None = None, bits: int = 0) -> float:
+    """The temperature in °C that the text of a ``temperature`` file gives, to the sixteenth that the chip had.
+
+    :param bits: the chip's resolution; 0: not known
+    :raises ReadingError: it gives none that can be believed
+    """
+    if not text:
+        _refuse("silent", "no answer: the kernel got nothing from the probe whose CRC held")
+    if _NUMBER.fullmatch(text) is None:
+        _refuse("text", f"not the text of a temperature file: {text[:40].decode('ascii', 'replace')!r}")
+    thousandths = int(text)
+    degrees = round(thousandths * 16 / 1000) / 16
+    if abs(degrees * 1000 - thousandths) > 1:
+        degrees = thousandths / 1000
+    elif bits:
+        degrees = (int(degrees * 16) & -1 << 12 - bits) / 16
+    far = before is None or abs(before - degrees) > JUMP
+    if degrees == POWER_ON and far:
+        _refuse("power-on", _POWER_ON)
+    if degrees == 0 and far:
+        _refuse("silent", "0 °C is also what a line held low reads as, and there are no bytes to tell the two apart")
+    if thousandths == 127937:
+        _refuse("power", "the probe has too little power to measure")
+    return _in_range(degrees)
 
 
 def crc8(data: bytes) -> int:
@@ -148,14 +219,13 @@ def crc8(data: bytes) -> int:
 
 def _ds18b20(scratchpad: bytes, family: int) -> float:
     """Sixteenths of a degree; bits below the resolution are undefined (DS18B20 data sheet, table 1)."""
-    config = scratchpad[4]
-    if family == 0x3B and config & 0x80:
+    if family == 0x3B and scratchpad[4] & 0x80:
         _refuse("unsupported", "a MAX31850 thermocouple, which is not supported")
     raw = int.from_bytes(scratchpad[:2], "little", signed=True)
     if raw == 0x07FF and scratchpad[6] == 0x0C:
         _refuse("power", "the probe has too little power to measure")
-    if config & 0x9F == 0x1F:
-        raw &= -1 << (3 - (config >> 5))
+    if bits := bits_of(scratchpad, family):
+        raw &= -1 << 12 - bits
     return raw / 16
 
 
@@ -173,7 +243,16 @@ def _check_power_on(byte6: int, family: int, before: float | None) -> None:
     if family != 0x10 and byte6 == 0x10:
         return
     if far or (before is None and byte6 == 0x0C):
-        _refuse("power-on", "85.0 °C is what the probe says after power-on: it has lost power or not measured")
+        _refuse("power-on", _POWER_ON)
+
+
+_POWER_ON = "85.0 °C is what the probe says after power-on: it has lost power or not measured"
+
+
+def _in_range(degrees: float) -> float:
+    if not LOWEST <= degrees <= HIGHEST:
+        _refuse("range", f"{degrees:g} °C is outside the probe's range of {LOWEST:g} to {HIGHEST:g} °C")
+    return degrees
 
 
 def _refuse(kind: str, reason: str) -> NoReturn:
