@@ -64,6 +64,7 @@ class Appliance:
         self.config = self.directory / "raspy.toml"
         self.config.write_text(
             f'[bus]\nhostname = "pi"\nbroker_ip = "ipc://{self.directory}"\n'
+            f"titanic = {json.dumps('titanic' in servers)}\n"
             f"[run]\nservers = {json.dumps(servers)}\n{more}"
         )
         self.servers = servers

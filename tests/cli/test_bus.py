@@ -121,7 +121,7 @@ def test_get_of_nothing_is_1(appliance: Appliance) -> None:
 
 
 def test_watch_prints_the_tree_and_then_each_change(appliance: Appliance) -> None:
-    done = appliance.raspy("watch", "/device", "--count", "6", "--json")
+    done = appliance.raspy("watch", "/device/pi.fake.tank/", "--count", "6", "--json")
     assert done.returncode == 0
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 6

@@ -137,10 +137,12 @@ def listed(appliance: Appliance | Here, state: str, service: str) -> list[str]:
 def test_a_reply_is_printed_as_call_does_and_then_forgotten(here: Here) -> None:
     done = here.raspy("request", DEVICES, "list_keys")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == here.raspy("call", DEVICES, "list_keys").stdout == '[\n  "tank"\n]\n200\n'
+    assert done.stdout == here.raspy("call", DEVICES, "list_keys").stdout
+    assert re.fullmatch(r'\[\n(  "[a-z]+",?\n)*  "tank",?\n(  "[a-z]+",?\n)*\]\n200\n', done.stdout)
     answer = here.json("request", DEVICES, "list_keys")
-    uuid = answer.pop("uuid")
-    assert answer == {"service": DEVICES, "ours": True, "status": "200", "frames": [["tank"]]}
+    uuid, (names,) = answer.pop("uuid"), answer.pop("frames")
+    assert answer == {"service": DEVICES, "ours": True, "status": "200"}
+    assert "tank" in names
     one_line(here.raspy("queue", "info", uuid), f"{uuid}: no such request")
 
 
@@ -169,11 +171,12 @@ def test_a_request_that_is_not_waited_for(here: Here) -> None:
     uuid = done.stdout.strip()
     info = wait_for("its reply", lambda: (got := here.json("queue", "info", uuid))["state"] == "done" and got)
     assert (info["uuid"], info["service"], info["failures"]) == (uuid, DEVICES, 0)
-    assert info["reply"] == ['["tank"]', "200"]
+    assert "tank" in json.loads(info["reply"][0])
+    assert info["reply"][1:] == ["200"]
     assert set(here.json("request", "--no-wait", DEVICES, "list_keys")) == {"service", "uuid"}
     text = here.raspy("queue", "info", uuid).stdout
     assert re.search(rf"^uuid +{uuid}\nstate +done\nservice +{DEVICES}\n", text)
-    assert re.search(r'^reply +\["tank"\]\n +200$', text, re.M)
+    assert re.search(r'^reply +\[.*"tank".*\]\n +200$', text, re.M)
     assert here.raspy("queue", "drop", uuid).stdout == f"{uuid} is dropped\n"
 
 
