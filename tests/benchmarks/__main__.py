@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.benchmarks import durable_table, idle
+from tests.benchmarks import durable_table, history, idle, onewire
 from tests.benchmarks.durable import Disk, DurableRow, default_directory, durable_rows, durable_ways
 from tests.benchmarks.process import BenchError, Children, free_ports, progress
 from tests.benchmarks.rows import Row, all_rows
@@ -88,6 +88,15 @@ def measure_durable(options: argparse.Namespace, rows: list[DurableRow], ports: 
         return durable_table.text(rows, options.durable_rounds, disk)
 
 
+def measure_history(options: argparse.Namespace) -> history.Figures:
+    """The year of the logger; why not, where it failed."""
+    make_directory(options.directory)
+    try:
+        return history.measure(options.directory, options.quick)
+    except BenchError as error:
+        return {"error": str(error)}
+
+
 def as_json(rows: Sequence[Row]) -> dict[str, object]:
     return {row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows}
 
@@ -104,6 +113,9 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
         measure(row, kv if row.group == "kv" else mdp, options.rounds, scratch)
     durable_text = measure_durable(options, durable, ports, scratch)
     processes = idle.measure(scratch, ports, options.idle_seconds) if only.search("idle") else []
+    cases = [case for case in (onewire.QUICK if options.quick else onewire.CASES) if only.search(case.name)]
+    buses = onewire.measure(scratch, ports, cases, options.rounds)
+    year = measure_history(options) if only.search(history.NAME) else {}
     progress("")
     names = list(dict.fromkeys(target.name for target in [*mdp, *kv]))
     table = Table(rows, names, options.reference[0].partition("=")[0] if options.reference else "")
@@ -114,10 +126,15 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
         print(durable_text)
     if processes:
         print(idle.text(processes, options.idle_seconds))
+    if buses:
+        print(onewire.text(buses))
+    if year:
+        print(f"\nhistory: {year['error']}" if "error" in year else history.text(year))
     if options.json:
-        found = {"rows": as_json(rows), "durable": as_json(durable), "idle": processes}
+        found: dict[str, object] = {"rows": as_json(rows), "durable": as_json(durable), "idle": processes}
+        found |= {"onewire": buses, "history": year}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0 if rows or durable or processes else 1
+    return 0 if rows or durable or processes or buses or year else 1
 
 
 def main() -> int:

@@ -106,6 +106,14 @@ def test_idle_processes_are_listed_with_memory_and_time(tmp_path: Path) -> None:
     assert "PSS MiB" in printed
 
 
+def test_every_bus_has_figures(tmp_path: Path) -> None:
+    printed, found = quick("onewire: 10 ", tmp_path / "bench.json")
+    (bus,) = found["onewire"]
+    assert "error" not in bus
+    assert all(0 < one["first"] <= one["all"] and one["longest_turn"] > 0 for one in bus["rounds"])
+    assert "onewire: 10 probes, bulk" in printed
+
+
 def alive(starts: dict[int, str]) -> list[int]:
     """Those processes that still run, by their process ids and start times."""
     return [pid for pid, start in starts.items() if start and started_at(pid) == start]

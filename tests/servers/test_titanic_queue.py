@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raspy.common import MDP
-from raspy.servers.titanic import clock as clock_module
+from raspy.common import clock as clock_module
 from raspy.servers.titanic import queue as queue_module
 from raspy.servers.titanic import records, requests
 from raspy.servers.titanic.clock import Clock

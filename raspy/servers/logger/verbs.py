@@ -1,0 +1,110 @@
+"""``<hostname>.logger.log``: what can be asked of the history."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from raspy.common import MDP
+from raspy.common.verbs import Later, VerbError, Verbs
+from raspy.servers.logger import append as late
+from raspy.servers.logger import journal, query
+from raspy.servers.logger.append import LATEST
+from raspy.servers.logger.query import Wanted
+
+if TYPE_CHECKING:
+    from raspy.servers.logger.logger import Logger
+
+POINTS = 400
+ROWS = 5000
+
+LOG = Verbs("log", slots=4)
+
+
+@LOG.verb(reads=True)
+def keys(server: Logger) -> Later:
+    """``keys``: all values that have a history, with their units."""
+    recent = server.recent.good()
+    return server.read(
+        lambda connection: {
+            "keys": [
+                {"key": key, "unit": unit} for key, unit in sorted({**query.everything(connection), **recent}.items())
+            ]
+        },
+        lambda found: found,
+    )
+
+
+@LOG.verb(reads=True, name="query")
+def ask(server: Logger, key: str, since: str, until: str, points: str = str(POINTS)) -> Later:
+    """A chart of a value from ``since`` to ``until`` (Unix time, s): at most so many ``points``, each ``[time, mean,
+    minimum, maximum, good readings, bad readings, worst quality]``. ``step`` is the time that a point stands for, 0: a
+    single reading. Where there was nothing good, mean, minimum and maximum are null; where there was nothing at
+    all, the quality is ``gap``. ``404`` when there is no history of it."""
+    wanted = _wanted(server, key, since, until, _count("points", points, 10, query.MOST_POINTS))
+    return server.read(lambda connection: query.chart(connection, wanted), lambda found: _found(key, found))
+
+
+@LOG.verb(reads=True)
+def rows(server: Logger, key: str, since: str, until: str, limit: str = str(ROWS)) -> Later:
+    """The first ``limit`` readings of a value from ``since`` to ``until`` (Unix time, s), each ``[time, value,
+    quality]``; ``next`` is the ``since`` of the next page, null behind the last one."""
+    wanted = _wanted(server, key, since, until, _count("limit", limit, 1, query.MOST_ROWS))
+    return server.read(lambda connection: query.page(connection, wanted), lambda found: _found(key, found))
+
+
+@LOG.verb()
+def append(server: Logger, json: str) -> Later:
+    """Write late readings, as a node sends them (docs/history.rst), and answer once they are on the disk: how many were
+    ``kept``; were ``unplaced``, as nobody knows when they were made; were too ``old``; were ``refused``, and the first
+    reason."""
+    lot = late.read(json, server.now(), server.segment, server.settings.raw_days)
+
+    def answer(counts: dict[str, Any]) -> dict[str, Any]:
+        server.appended(counts["kept"])
+        return counts
+
+    return server.write(late.append, lot, answer)
+
+
+@LOG.verb()
+def forget(server: Logger, key: str) -> Later:
+    """Delete the history of a value; it begins anew if the value is still logged."""
+    server.recent.forget(key)
+    return server.write(journal.forget, key, lambda found: {"forgotten": key} if found else _unknown(key))
+
+
+def _wanted(server: Logger, key: str, since: str, until: str, count: int) -> Wanted:
+    first, last = _time("since", since), _time("until", until)
+    if first > last:
+        raise VerbError(MDP.BAD_REQUEST, f"since ({since:.30}) is after until ({until:.30})")
+    recent = server.recent
+    return Wanted(key, first, last, count, recent.of(key), server.now(), recent.units().get(key, ""))
+
+
+def _time(name: str, text: str) -> int:
+    """A Unix time in s, as ms.
+
+    :raises VerbError: 400
+    """
+    try:
+        number = float(text) if len(text) <= 40 else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise VerbError(MDP.BAD_REQUEST, f"{name}: a Unix time in s, not {text!r:.60}")
+    return round(min(max(number * 1000, 0), LATEST))
+
+
+def _count(name: str, text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+        raise VerbError(MDP.BAD_REQUEST, f"{name}: a whole number from {least} to {most}, not {text!r:.60}")
+    return int(text)
+
+
+def _found(key: str, found: Any) -> Any:
+    return _unknown(key) if found is None else found
+
+
+def _unknown(key: str) -> VerbError:
+    return VerbError(MDP.NOT_FOUND, f"there is no history of {key!r:.80}; keys names those that there are")
