@@ -39,9 +39,21 @@ def logger_of(here: Site, **added: str) -> Process:
     return here.server("logger", STATE_DIRECTORY=here.state, **added)
 
 
+def answered(here: Site, service: bytes, *frames: bytes) -> list[bytes]:
+    """The answer to a request, asked again while the broker still knows only the one that was killed."""
+    found: list[bytes] = []
+
+    def has_answered() -> bool:
+        found[:] = ask(here.address, service, *frames)
+        return found[-1] != MDP.UNAVAILABLE
+
+    wait_for("an answer", has_answered)
+    return found
+
+
 def good(here: Site, service: bytes, *words: str) -> Any:
     """The answer to a request."""
-    answer = ask(here.address, service, *(word.encode() for word in words))
+    answer = answered(here, service, *(word.encode() for word in words))
     assert answer[-1] == MDP.OK, answer
     return json.loads(answer[0])
 
@@ -51,9 +63,10 @@ def rows(here: Site, key: str) -> list[float]:
     found: list[float] = []
     place = "0"
     while place:
-        answer = ask(here.address, LOG, b"rows", key.encode(), place.encode(), b"1e11", b"10000")
+        answer = answered(here, LOG, b"rows", key.encode(), place.encode(), b"1e11", b"10000")
         if answer[-1] == MDP.NOT_FOUND:
             return []
+        assert answer[-1] == MDP.OK, answer
         page = json.loads(answer[0])
         found += [value for _, value, _ in page["rows"]]
         place = repr(page["next"]) if page["next"] is not None else ""

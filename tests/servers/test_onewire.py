@@ -17,7 +17,7 @@ from raspy.common.config import Config, ConfigError
 from raspy.common.devices.value import Value
 from raspy.common.mdcliapi import MajorDomoClient
 from raspy.servers import onewire
-from raspy.servers.onewire import OneWire, OneWireConfig
+from raspy.servers.onewire import OneWire, OneWireConfig, sysfs
 from raspy.servers.onewire.simulate import BAD, GOOD, Tree, main
 from tests.support_devices import ask, broker, follow, reading, short_directory, started, until
 
@@ -152,7 +152,7 @@ def test_one_that_hangs_costs_a_bounded_number_of_threads_and_recovers_without_i
     tree.hang(PROBE)
     with started(server(nowhere, tmp_path, poll=0.1, timeout=0.1)) as owner:
         until(owner, lambda: owner.devices and owner.devices[PROBE].details()["counts"].get("timeout", 0) > 20)
-        assert 1 <= owner.pool.hung <= 4
+        assert 1 <= owner._sources[PROBE].hung <= 4
         assert owner.conditions["hung"] == f"reads hang of {PROBE}"
         os.unlink(tree.file(PROBE))  # and the call stays in the FIFO that is no longer there
         tree.add(PROBE, GOOD[PROBE][0])
@@ -230,6 +230,28 @@ def test_a_bus_that_goes_takes_its_probes_along(nowhere: str, tmp_path: Path) ->
         until(owner, lambda: quality(owner, PROBE) == "error" and "bus" in owner.conditions)
         (tmp_path / "away").rename(place)
         until(owner, lambda: quality(owner, PROBE) == "ok" and "bus" not in owner.conditions)
+
+
+def test_a_directory_that_hangs_makes_no_probe_gone(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Tree(str(tmp_path)).add(PROBE, GOOD[PROBE][0])
+    with started(server(nowhere, tmp_path)) as owner:
+        until(owner, lambda: quality(owner, PROBE) == "ok")
+        free, scan = threading.Event(), sysfs.scan
+
+        def hanging(path: str) -> sysfs.Found:
+            assert free.wait(60)
+            return scan(path)
+
+        monkeypatch.setattr(sysfs, "scan", hanging)
+        until(owner, lambda: "bus" in owner.conditions)
+        assert owner.conditions["bus"] == f"{tmp_path} cannot be listed within 0.3 s"
+        good = owner.devices[PROBE].details()["counts"]["good"]
+        until(owner, lambda: owner.devices[PROBE].details()["counts"]["good"] > good + 2)
+        assert owner.devices[PROBE].details()["counts"]["gone"] == 0
+        free.set()
+        until(owner, lambda: "bus" not in owner.conditions)
 
 
 def test_a_devices_dir_that_is_no_directory_is_a_configuration_error(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from raspy.common.devices.device import MISSED_POLLS, BaseDevice
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.host import DEVICES_LIMIT, HUNG_LIMIT, DeviceServer
 from raspy.common.devices.source import Read
+from raspy.common.pool import JobTimeout
 from raspy.common.verbs import Verbs
 from raspy.servers.onewire import reader, sysfs
 from raspy.servers.onewire.bus import Buses
@@ -36,7 +37,7 @@ __all__ = ["OneWire", "OneWireConfig", "Probe", "ProbeSettings", "Vote", "VoteSe
 DEVICES_DIR = "/sys/bus/w1/devices"
 STORE = "onewire"
 """The service of ``titanic.store`` that has the settings of all probes: they follow the probe from Pi to Pi."""
-ARRIVALS = 8
+ARRIVALS = 4
 """Probes that are added in one turn of the loop."""
 
 
@@ -252,6 +253,12 @@ class OneWire(DeviceServer):
 
     def _scanned(self, found: sysfs.Found | None, error: BaseException | None) -> None:
         place, problem, idle = self.settings.devices_dir, None, False
+        if isinstance(error, JobTimeout):
+            # Nothing is known of what is there; the probes' own reads will tell.
+            self.condition("bus", f"{place} cannot be listed within {self.settings.timeout:g} s")
+            self.buses.held = False
+            self.buses.begin()
+            return
         if found is None:
             problem = f"{place} cannot be read: {getattr(error, 'strerror', None) or error}"
             if isinstance(error, FileNotFoundError):
