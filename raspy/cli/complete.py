@@ -1,4 +1,4 @@
-"""Not listed: what completion scripts ask for, one a line. ``raspy __complete keys|services PREFIX``.
+"""Not listed: what completion scripts ask for, one a line. ``raspy __complete keys|services|devices PREFIX``.
 
 Silent and quick: when the broker does not answer there is nothing to offer.
 """
@@ -12,13 +12,14 @@ from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 
+DEVICE = "/device/"
 PATIENCE = 0.5
 """Seconds that somebody who pressed Tab waits."""
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What to complete."""
-    parser.add_argument("what", choices=["keys", "services"])
+    parser.add_argument("what", choices=["keys", "services", "devices"])
     parser.add_argument("prefix", nargs="?", default="")
 
 
@@ -28,6 +29,9 @@ def act(request: Request) -> list[str]:
     try:
         if request.arguments.what == "keys":
             return list(request.snapshot(prefix or "/", PATIENCE))
+        if request.arguments.what == "devices":
+            keys = request.snapshot(DEVICE + prefix, PATIENCE)
+            return sorted({key.removeprefix(DEVICE).partition("/")[0] for key in keys})
         with MajorDomoClient(request.address) as client:
             client.timeout, client.retries = int(PATIENCE * 1000), 1
             reply = client.send("mmi.discovery", [b""]) or []

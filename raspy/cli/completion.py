@@ -16,7 +16,9 @@ from raspy.common.registry import SERVERS
 
 SHELLS = ("bash", "zsh", "fish")
 SERVER_COMMANDS = ("server", "make-safe")
-KEY_COMMANDS = ("get", "watch")
+KEY_COMMANDS = ("get", "watch", "history")
+DEVICE_COMMANDS = ("exec", "device show", "device edit", "device delete")
+SERVERS_OF_DEVICES = ("device new", "device template")
 FILES = ("--config", "--output")
 """Options whose value is a file."""
 
@@ -72,6 +74,8 @@ def words_of_commands() -> list[tuple[str, str]]:
         ("|".join(SERVER_COMMANDS), " ".join(SERVERS)),
         ("completion", " ".join(SHELLS)),
         ("|".join(KEY_COMMANDS), '$(raspy __complete keys "$current" 2>/dev/null)'),
+        ("|".join(DEVICE_COMMANDS), '$(raspy __complete devices "$current" 2>/dev/null)'),
+        ("|".join(SERVERS_OF_DEVICES), " ".join(SERVERS)),
         *((name, " ".join(verbs_of(parser))) for name, parser in parsers().items() if parser and verbs_of(parser)),
         ("queue list", " ".join(STATES)),
         ("call|request", '$(raspy __complete services "$current" 2>/dev/null)'),

@@ -199,6 +199,8 @@ def test_discovery_needs_no_frame(appliance: Appliance) -> None:
 def test_what_completion_offers(appliance: Appliance) -> None:
     assert LEVEL in appliance.raspy("__complete", "keys", "/device/pi.f").stdout.splitlines()
     assert appliance.raspy("__complete", "keys", "/nothing").stdout == ""
+    devices = appliance.raspy("__complete", "devices", "pi.fake.t").stdout.splitlines()
+    assert devices == ["pi.fake.tank", "pi.fake.tv", "pi.fake.tv.channel", "pi.fake.tv.source", "pi.fake.tv.volume"]
     services = appliance.raspy("__complete", "services", "pi.fake.").stdout.splitlines()
     assert "pi.fake.devices" in services
     assert all(name.startswith("pi.fake.") for name in services)
