@@ -288,6 +288,16 @@ def test_an_uncalibrated_probe_is_never_passed_off_as_good(ship: Ship, tmp_path:
         becomes(rig, "one", RAW)
 
 
+def test_of_a_device_that_was_never_there_nothing_is_left(ship: Ship, tmp_path: Path) -> None:
+    ship.start()
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "one", RAW)
+        until(rig, lambda: "two" in rig.keeper.names())
+        rig.remove_device("two")
+        assert "two" not in rig.keeper.names()
+    assert "two" not in msgspec.json.decode((tmp_path / "a" / "devices.json").read_bytes())["devices"]
+
+
 def test_settings_survive_a_swap_of_the_card(ship: Ship, tmp_path: Path) -> None:
     ship.start()
     with rig_on(ship, tmp_path / "old") as rig:

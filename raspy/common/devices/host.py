@@ -145,6 +145,7 @@ class DeviceServer(Server):
 
     def remove_device(self, name: str) -> None:
         """Own a device no more, and delete its values from the tree. An output goes into its safe state."""
+        self.keeper.forget(name)
         for part in self.devices[name].walk():
             if isinstance(part, OutputDevice):
                 self.outputs.remove(part)

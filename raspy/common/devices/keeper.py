@@ -130,6 +130,14 @@ class Keeper:
             return WAITING
         return f"its settings were lost ({self._file.lost}); give it some anew" if self._file.lost else ""
 
+    def forget(self, name: str) -> None:
+        """A device is no more of which nothing was ever kept, as one that noise on a line has conjured up."""
+        self._waiting.discard(name)
+        kept = self._kept.get(name)
+        if kept is not None and kept.settings is None and not kept.deleted:
+            del self._kept[name]
+            self._save()
+
     def keep(self, name: str, settings: dict[str, Any] | None, done: Done) -> None:
         """Keep a device's settings, or (None) that it is no more; ``done(error)`` follows when that is on the disk."""
         if self._file is None:
