@@ -7,14 +7,17 @@ import signal
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from raspy.common import MDP
 from raspy.common.mdcliapi import TitanicClient
+from raspy.servers.fake import Fake
 from tests.bus import BASE
 from tests.support_processes import Appliance, wait_for
 
 SERVICE = "fake.devices"
+NAMES = msgspec.json.encode([fields["name"] for fields in Fake.defaults])
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def client(appliance: Appliance) -> Iterator[TitanicClient]:
 def test_a_request_from_acceptance_to_closing(client: TitanicClient) -> None:
     uuid = client.request("pi", SERVICE, ["list_keys"], lifetime=30)
     reply = wait_for("the reply", lambda: (frames := client.status(uuid)) != [MDP.PENDING] and frames)
-    assert reply == [b"200", b'["tank"]', b"200"]
+    assert reply == [b"200", NAMES, b"200"]
     client.close(uuid)
     client.close(uuid)
     assert client.status(uuid)[0][:3] == MDP.BAD_REQUEST
@@ -90,4 +93,4 @@ def test_every_request_is_done_whoever_is_killed(appliance: Appliance, client: T
         client.shutdown()
         thread.join()
     assert len(set(uuids)) == 60
-    assert told == {uuid: [(b"200", [b'["tank"]', b"200"])] for uuid in uuids}
+    assert told == {uuid: [(b"200", [NAMES, b"200"])] for uuid in uuids}
