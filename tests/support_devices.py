@@ -72,6 +72,7 @@ def ask(server: DeviceServer, *frames: str | bytes) -> tuple[Any, str]:
     replies: list[list[bytes]] = []
     body = [frame.encode() if isinstance(frame, str) else frame for frame in frames]
     server.handle(server.worker_devices(), body, replies.append)
+    until(server, lambda: replies)
     assert len(replies) == 1
     assert len(replies[0]) == 2
     return msgspec.json.decode(replies[0][0]), replies[0][1].decode()

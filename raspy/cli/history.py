@@ -1,13 +1,15 @@
 """Shows how a value went: a plot on a terminal, else a table. Times are local time.
 
 KEY is a key of the tree, as /device/pi.onewire.28-0316a279f2ff/temperature, or a part of it that only one key has.
-FROM and TO are a time ago (90s, 30min, 24h, 7d, 4w, 1y), a date (2026-03-01), or a date and time (2026-03-01T18:30).
+FROM and TO are a time ago (90s, 30min, 24h, 7d, 4w, 1y), a date (2026-03-01), or a date and time (2026-03-01T18:30);
+an offset from UTC may follow (2026-10-25T02:30+02:00), as the hour in which clocks go back is there twice.
 A pause in the plot is one in the readings; nothing is drawn where nothing is known.
 Exit code: 0 good, 1 no such history, or the logger does not answer.
 """
 
 from __future__ import annotations
 
+import calendar
 import re
 import sys
 import time
@@ -31,6 +33,8 @@ PATIENCE = 10.0
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 SPAN = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h|d|w|y)")
 FORMATS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+SHIFTS = (-7200, -3600, -1800, 1800, 3600, 7200)
+"""Seconds by which clocks are set back in autumn (tz database), and those before and behind them."""
 TABLE_POINTS = 40
 MOST_POINTS = 2000
 MOST_NAMED = 10
@@ -62,6 +66,7 @@ class Page(msgspec.Struct):
     unit: str
     rows: list[tuple[float, float | None, str]]
     next: float | None
+    skip: int
 
 
 class Key(msgspec.Struct):
@@ -83,10 +88,12 @@ def moment(text: str) -> float:
     if found:
         return max(time.time() - float(found[1]) * UNITS[found[2]], 0.0)
     for form in FORMATS:
-        try:
-            return time.mktime(time.strptime(text, form))
-        except (ValueError, OverflowError):
-            continue
+        for offset in ("", "%z", " %z"):
+            try:
+                read = time.strptime(text, form + offset)
+                return float(calendar.timegm(read) - read.tm_gmtoff) if offset else time.mktime(read)
+            except (ValueError, OverflowError):
+                continue
     raise ArgumentTypeError(f"{text!r} is no time: a time ago as 24h, 30min or 7d, or a date as 2026-03-01T18:30")
 
 
@@ -184,6 +191,8 @@ def find(text: str, keys: list[str]) -> str:
     if text in keys:
         return text
     found = [key for key in keys if text.lower() in key.lower()]
+    # The others are those of units that keys had before.
+    found = [key for key in found if key.startswith("/")] or found
     whole = [key for key in found if re.search(rf"(^|[/.]){re.escape(text.lower())}($|[/.])", key.lower())]
     if len(whole or found) == 1:
         return (whole or found)[0]
@@ -298,12 +307,13 @@ def _cell(value: object) -> str:
 
 def _pages(bus: Bus, key: str, since: float, until: float) -> Iterator[Page]:
     place: float | None = since
+    skip = 0
     while place is not None:
-        page: Page = bus.ask(Page, "rows", key, repr(place), repr(until), "10000")
+        page: Page = bus.ask(Page, "rows", key, repr(place), repr(until), "10000", str(skip))
         yield page
-        if page.next is not None and page.next <= place:
+        if page.next is not None and (page.next, page.skip) <= (place, skip):
             raise MDP.ClientError("the logger does not come to an end; its log may say why")
-        place = page.next
+        place, skip = page.next, page.skip
 
 
 def _export(pages: Iterator[Page], as_csv: bool) -> None:
@@ -341,7 +351,14 @@ def _write(text: str) -> None:
 
 
 def _local(when: float, seconds: bool = False) -> str:
+    """A local time; one that there is twice, as clocks go back, has its offset from UTC."""
+    form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(when))
+        here = time.localtime(when)
+        text = time.strftime(form, here)
+        others = (time.localtime(when + shift) for shift in SHIFTS)
+        return (
+            text + time.strftime(" %z", here) if any(time.strftime(form, other) == text for other in others) else text
+        )
     except (ValueError, OverflowError, OSError):
         return f"{when:.0f}"

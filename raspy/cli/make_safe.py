@@ -1,9 +1,11 @@
-"""usage: raspy make-safe NAME [--config FILE] [--json]
+"""usage: raspy make-safe NAME [--ended] [--config FILE] [--json]
 
-Puts the outputs of a server into their safe state. It needs nothing but the pins: neither the server nor the
-broker has to run. `raspy run` does it whenever such a server has ended, as ExecStopPost= does under systemd.
+Puts the outputs of a server into their safe state, and says which and where. It needs nothing but the pins:
+neither the server nor the broker has to run, and the configuration may be wrong. `raspy run` does it whenever
+such a server has ended, as ExecStopPost= does under systemd.
 A server without outputs has nothing to be made safe, which is good.
 
+  --ended        the server has ended: where there are no pins, it has driven nothing, which is good
   --config FILE  the configuration
   --json         log one JSON object a line
   --help         this text

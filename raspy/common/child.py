@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
 
 from raspy.common.log import printable
-from raspy.common.process import LAST_END, STARTS, ExecutiveProcess
+from raspy.common.process import LAST_END, STARTS, ExecutiveProcess, server_environment
 
 logger = logging.getLogger("raspy.supervisor")
 
-DOWN, STARTING, READY, STOPPING, WAITING, REFUSED = (
+DOWN, STARTING, READY, STOPPING, UNSAFE, WAITING, REFUSED = (
     "down",
     "starting",
     "ready",
     "stopping",
+    "unsafe",
     "waiting",
     "refused",
 )
-"""Not wanted; no READY yet; serving; told to end; until its next start; needs its owner first."""
+"""Not wanted; no READY yet; serving; told to end; has ended, and its outputs could not be made safe yet; until its
+next start; needs its owner first."""
 
 
 class Times:
@@ -45,7 +46,8 @@ class Times:
         self.abort = abort
         """Between the watchdog's SIGABRT, with which a process shows where it was, and SIGKILL."""
         self.backoff = backoff
-        """Between an exit and the next start: the first time, and the longest after doublings."""
+        """Between an exit and the next start, or the tries to make outputs safe: the first time, and the longest
+        after doublings."""
         self.settled = settled
         """A server that lived so long has its back-off forgotten."""
 
@@ -57,7 +59,8 @@ class Child:
     :param command: what starts it
     :param address: its NOTIFY_SOCKET
     :param times: how long things may take
-    :param changed: called when it got ready, and when its process has ended
+    :param changed: called when it was started, when it got ready, when its process has ended, and again then for as
+        long as it is said to be :meth:`unsafe`
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Child:
         self._times = times
         self._changed = changed
         self._started = 0.0
-        self._delay = times.backoff[0]
+        self._delay = self._unsafe_delay = times.backoff[0]
         self._reload_when_ready = False
         self._why = ""
 
@@ -104,11 +107,14 @@ class Child:
             logger.error("%s: cannot be started: %s", self.name, error)
             self._ended(f"could not be started: {error}")
             self.wait()
+        else:
+            self._changed(self)
 
     def stop(self) -> None:
-        """Have it end: SIGTERM, and SIGKILL when that takes too long."""
+        """Have it end: SIGTERM, and SIGKILL when that takes too long. Outputs that are not safe go on to be tried."""
         if self.process is None:
-            self.state, self.due = DOWN, None
+            if self.state != UNSAFE:
+                self.state, self.due = DOWN, None
         elif self.state != STOPPING:
             self._end(signal.SIGTERM, self._times.stop)
 
@@ -133,6 +139,18 @@ class Child:
         self.due = time.monotonic() + self._delay
         self._delay = min(self._delay * 2, self._times.backoff[1])
 
+    def unsafe(self) -> None:
+        """Its outputs could not be made safe: arrange the next try, with back-off."""
+        logger.error("%s: tried again in %.1f s; until then it is not started", self.name, self._unsafe_delay)
+        self.state = UNSAFE
+        self.due = time.monotonic() + self._unsafe_delay
+        self._unsafe_delay = min(self._unsafe_delay * 2, self._times.backoff[1])
+
+    def safe(self) -> None:
+        """Its outputs are safe."""
+        self._unsafe_delay = self._times.backoff[0]
+        self.state, self.due = DOWN, None
+
     def refuse(self) -> None:
         """Do not start it again until its owner has done something."""
         logger.error("%s: not restarted (exit code 2): change what it says, then send SIGHUP", self.name)
@@ -147,6 +165,9 @@ class Child:
         elif self.state == STOPPING and self.process is not None:
             logger.warning("%s: does not end: killed", self.name)
             self._end(signal.SIGKILL, self._times.stop)
+        elif self.state == UNSAFE:
+            self.state, self.due = DOWN, None
+            self._changed(self)
         elif self.state == WAITING:
             self.start()
 
@@ -210,21 +231,6 @@ class Child:
         if self.last_end:
             environment[LAST_END] = self.last_end
         return environment
-
-
-def server_environment(name: str) -> dict[str, str]:
-    """The environment of a server, and of what makes its outputs safe when it has ended."""
-    environment = plain_environment()
-    if "STATE_DIRECTORY" in environment:
-        # Given for all of us: each server has one of its own below it.
-        environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], name)
-    return environment
-
-
-def plain_environment() -> dict[str, str]:
-    """This process's environment, without what its own supervisor meant for it alone."""
-    meant = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", STARTS, LAST_END)
-    return {key: value for key, value in os.environ.items() if key not in meant}
 
 
 def signal_name(number: int) -> str:

@@ -34,8 +34,8 @@ class BootClock:
         return time.time()
 
     def trusted(self) -> bool:
-        """Whether the wall clock was set from the network since the boot."""
+        """Whether the wall clock was set from the network since the boot; then it stays so."""
         now = time.monotonic()
-        if now - self._looked > LOOK:
+        if not self._trusted and now - self._looked > LOOK:
             self._looked, self._trusted = now, os.path.exists(SYNCHRONIZED)
         return self._trusted

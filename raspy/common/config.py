@@ -38,6 +38,10 @@ class ConfigError(GenericError, ValueError):
     """A configuration that cannot be used. The message names file, line and key, and says what is wanted."""
 
 
+class NothingDriven(GenericError, FileNotFoundError):
+    """There is nothing that a server ever drove, where its outputs should be. The message says where that is."""
+
+
 class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A table of the configuration file; a subclass declares its keys as typed attributes with defaults.
 

@@ -14,22 +14,24 @@ from raspy.common.MDP import ServerError
 
 QUEUED = 10
 """Times its own time that a job may wait for a thread."""
+HUNG = 32
+"""Hung threads that are replaced."""
 
 Done = Callable[[Any, BaseException | None], None]
 
 
 class JobTimeout(ServerError, TimeoutError):
-    """A job did not end in its time and was abandoned."""
+    """A job did not end in its time and was abandoned; its call may still hang."""
 
 
 class PoolFull(ServerError, RuntimeError):
-    """More jobs wait than the pool may hold."""
+    """There is no thread for a job: more wait than the pool may hold, or none took it up. It was not begun."""
 
 
 class Job:
     """A call handed to the pool. ``done(result, error)`` is called once, on the loop."""
 
-    __slots__ = ("abandoned", "args", "done", "finished", "function", "started", "submitted", "timeout")
+    __slots__ = ("args", "claim", "done", "finished", "function", "started", "submitted", "timeout")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], done: Done, timeout: float) -> None:
         self.function = function
@@ -39,7 +41,8 @@ class Job:
         self.submitted = time.monotonic()
         self.started = 0.0
         self.finished = False
-        self.abandoned = False
+        self.claim = [None]
+        """Whoever takes this out, the thread that begins the job or the loop that gives it up, has the job."""
 
 
 class Pool:
@@ -61,7 +64,7 @@ class Pool:
         wake: Callable[[], None],
         call: Callable[..., Any],
         size: int = 4,
-        hung_limit: int = 16,
+        hung_limit: int = HUNG,
         backlog: int = 1000,
     ) -> None:
         self._wake = wake
@@ -94,11 +97,10 @@ class Pool:
 
     def collect(self) -> None:
         """Give the outcomes that have arrived to their ``done``."""
-        while self._results:
+        # Those that arrive meanwhile come in the next turn: each may begin a job that is over at once.
+        for _ in range(len(self._results)):
             job, result, error, leaving = self._results.popleft()
             if job.finished:
-                if not job.abandoned:
-                    continue  # given up just when a thread took it up after all
                 self.hung -= 1
                 self._threads += not leaving
                 if self._threads > self._size:
@@ -125,7 +127,7 @@ class Pool:
         return next_in
 
     def _abandon(self, job: Job) -> None:
-        job.finished = job.abandoned = True
+        job.finished = True
         self._running.remove(job)
         self.hung += 1
         self.abandoned += 1
@@ -135,9 +137,10 @@ class Pool:
         self._call(job.done, None, JobTimeout(f"{name} did not return in {job.timeout:g} s"))
 
     def _give_up(self, job: Job) -> None:
-        job.finished = True
+        if _taken(job):
+            return
         self._running.remove(job)
-        self._call(job.done, None, JobTimeout(f"no thread took it up in {QUEUED * job.timeout:g} s"))
+        self._call(job.done, None, PoolFull(f"no thread took it up in {QUEUED * job.timeout:g} s"))
 
     def close(self) -> None:
         """Tell the idle threads to end; hung ones are daemons and end with the process."""
@@ -159,7 +162,7 @@ class Pool:
             job = self._jobs.get()
             if job is None:
                 return
-            if job.finished:
+            if _taken(job):
                 continue
             job.started = time.monotonic()
             result, error = None, None
@@ -172,3 +175,12 @@ class Pool:
             self._wake()
             if leaving:
                 return
+
+
+def _taken(job: Job) -> bool:
+    """Take a job, unless it is taken already; safe from any thread."""
+    try:
+        job.claim.pop()
+    except IndexError:
+        return True
+    return False

@@ -5,6 +5,7 @@ Imports next to nothing, because every server imports it with :mod:`raspy.common
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -36,14 +37,20 @@ class ExecutiveProcess:
     :param executive: the name of a server; or a command: the program, by its path, and its arguments
     :param executive_name: what it is called in messages; the server's name when empty
     :param environment: its environment; None: this process's
+    :param deaf_to: signals that it does not get, from its very beginning
     """
 
     def __init__(
-        self, executive: str | list[str], executive_name: str = "", environment: dict[str, str] | None = None
+        self,
+        executive: str | list[str],
+        executive_name: str = "",
+        environment: dict[str, str] | None = None,
+        deaf_to: tuple[signal.Signals, ...] = (),
     ) -> None:
         self.command = [*RUNNER, executive] if isinstance(executive, str) else executive
         self.name = executive_name or self.command[-1]
         self.environment = environment
+        self.deaf_to = deaf_to
         self.pid = 0
         self.returncode: int | None = None
         """None while it runs; then its exit code, or a signal's negative number."""
@@ -66,7 +73,7 @@ class ExecutiveProcess:
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
                 setpgroup=0,
                 # A terminal that is set to stop what writes to it from the background (stty tostop) does not then.
-                setsigmask=[signal.SIGTTOU],
+                setsigmask=[signal.SIGTTOU, *self.deaf_to],
                 setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
             )
             try:
@@ -76,6 +83,7 @@ class ExecutiveProcess:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 raise
+            os.set_blocking(ours, False)
             self._lifeline, ours = ours, -1
         finally:
             for end in (theirs, ours):
@@ -111,6 +119,21 @@ class ExecutiveProcess:
             except ProcessLookupError:
                 pass
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input, without waiting for it to be read.
+
+        :raises OSError: it has ended, or has not read for long
+        """
+        if self._lifeline < 0:
+            raise BrokenPipeError(errno.EPIPE, "it has ended")
+        os.write(self._lifeline, line.encode() + b"\n")
+
+    def let_go(self) -> None:
+        """Close its standard input, by which it sees that it is not needed any more."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._lifeline = -1
+
     def shutdown(self, grace: float = GRACE) -> int | None:
         """Ask it to stop, wait ``grace`` seconds, then kill it; return :attr:`returncode`."""
         self.kill(signal.SIGTERM)
@@ -120,10 +143,25 @@ class ExecutiveProcess:
         return self.returncode
 
     def _close(self) -> None:
-        for descriptor in (self._pidfd, self._lifeline):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._pidfd = self._lifeline = -1
+        self.let_go()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._pidfd = -1
+
+
+def server_environment(name: str) -> dict[str, str]:
+    """The environment of a server, and of what makes its outputs safe when it has ended."""
+    environment = plain_environment()
+    if "STATE_DIRECTORY" in environment:
+        # Given for all of us: each server has one of its own below it.
+        environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], name)
+    return environment
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment, without what its own supervisor meant for it alone."""
+    meant = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", STARTS, LAST_END)
+    return {key: value for key, value in os.environ.items() if key not in meant}
 
 
 def hold_on_to_parent() -> None:

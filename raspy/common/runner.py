@@ -169,18 +169,61 @@ def run_server(name: str, config_path: str | None = None, json: bool = False) ->
     return _guarded(name, config_path, json, act)
 
 
-def make_safe(name: str, config_path: str | None = None, json: bool = False) -> int:
+def make_safe(name: str, config_path: str | None = None, json: bool = False, ended: bool = False) -> int:
     """Put the outputs of a server into their safe state, whether it runs or not; return the exit code.
 
-    Nothing happens where the server has no outputs. A mistake in the section of another does not stand in the way.
+    Nothing happens where the server has no outputs. No mistake in the configuration stands in the way: it is told,
+    and defaults are used. The process does not end with its parent, as a server does.
+
+    :param ended: it is done because the server has ended: where there is nothing that it ever drove, that is good
     """
+    faulthandler.enable()
+    light_zmq()
+    light_msgspec()
+    from raspy.common import log
+    from raspy.common.config import BusConfig, Config, ConfigError, NothingDriven, RunConfig, local_hostname
 
-    def act(config: Config) -> None:
+    # What is told goes through the log, as whoever does not read it must not stand in the way either.
+    logger = logging.getLogger("raspy.make_safe")
+    config, hostname, level, problem = Config(), "", "info", ""
+    try:
+        if name not in SERVERS:
+            load_class(name)
+    except ConfigError as error:
+        say(error, json, name)
+        return WRONG_USE
+    if not SERVERS[name].output:
+        return GOOD
+    try:
+        config = Config.load(config_path)
+        hostname = local_hostname(config.section(BusConfig))
+        # What somebody has asked for is told in any case.
+        configured = config.section(RunConfig).log_level
+        level = configured if ended else level
+    except ConfigError as error:
+        problem = str(error)
+    log.setup(name, level, hostname, json)
+    if problem:
+        logger.error("%s; the outputs are made safe without it", problem)
+    try:
         server = load_class(name)
-        if SERVERS[name].output:
-            server.make_safe(config)
-
-    return _guarded(name, config_path, json, act)
+        try:
+            found = server.make_safe(config)
+        except ConfigError as error:
+            logger.error("%s; the outputs are made safe with the defaults", error)
+            found = server.make_safe(Config())
+    except NothingDriven as error:
+        if ended:
+            return GOOD
+        logger.error("%s", error)
+        return FAILED
+    except (ConfigError, OSError) as error:
+        logger.error("%s", error)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    logger.info("%s", found)
+    return GOOD
 
 
 def check(config_path: str | None = None, json: bool = False, starting: bool = False) -> int:
@@ -217,8 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit code.
 
     They are a server's name, ``--config FILE`` and ``--json``; with ``--make-safe`` its outputs are made safe
-    instead. With ``--check`` in place of a name the configuration is checked; with ``--check --start`` also
-    whether the ports are free.
+    instead, with ``--make-safe --ended`` because it has ended. With ``--check`` in place of a name the configuration
+    is checked; with ``--check --start`` also whether the ports are free.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     usage = USAGE.format("make-safe" if "--make-safe" in words else "server")
@@ -232,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
             config_path = word.partition("=")[2]
         elif word == "--config" and words:
             config_path = words.pop(0)
-        elif word in ("--make-safe", "--check", "--start", "--json"):
+        elif word in ("--make-safe", "--ended", "--check", "--start", "--json"):
             flags.add(word)
         elif word.startswith("-"):
             say(f"{word} is not known, or lacks its value; {usage}", json)
@@ -241,10 +284,12 @@ def main(arguments: list[str] | None = None) -> int:
             names.append(word)
     if "--check" in flags and not names:
         return check(config_path, json, "--start" in flags)
-    if len(names) != 1 or flags & {"--check", "--start"}:
+    if len(names) != 1 or flags & {"--check", "--start"} or ("--ended" in flags) > ("--make-safe" in flags):
         say(usage, json)
         return WRONG_USE
-    return (make_safe if "--make-safe" in flags else run_server)(names[0], config_path, json)
+    if "--make-safe" in flags:
+        return make_safe(names[0], config_path, json, "--ended" in flags)
+    return run_server(names[0], config_path, json)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from raspy.common import MDP, runner
-from raspy.common.child import REFUSED, Child, Times, plain_environment, server_environment
+from raspy.common import MDP, process, runner
+from raspy.common.child import REFUSED, STARTING, UNSAFE, Child, Times
 from raspy.common.config import BusConfig, ConfigError, RunConfig, local_hostname
 from raspy.common.log import setup
 from raspy.common.notify import Notifier
-from raspy.common.process import RUNNER, ExecutiveProcess
+from raspy.common.process import RUNNER, ExecutiveProcess, plain_environment, server_environment
 from raspy.common.registry import SERVERS
 
 logger = logging.getLogger("raspy.supervisor")
@@ -37,6 +37,10 @@ CREDENTIALS = 12
 """Bytes of struct ucred: pid, uid and gid of a sender (unix(7))."""
 BROKER_TIME = 10.0
 """Seconds for which the others wait for the broker's first READY; they can do without it."""
+GUARDIAN = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "guardian.py")]
+GUARDIAN_TIME = 2.0
+"""Seconds that the guardian may take to see that it is not needed any more, and gives a server that should have
+ended."""
 
 
 class Supervisor:
@@ -60,6 +64,7 @@ class Supervisor:
         self.hostname = "localhost"
         self.stopping = False
         self.exit_code = 0
+        self._impatient = False
         self._leaving: set[str] = set()
         self._runner = RUNNER if runner is None else runner
         # Absolute, so that it means the same to everybody.
@@ -72,6 +77,7 @@ class Supervisor:
         self._address = ""
         self._instance = ""
         self._helpers: dict[ExecutiveProcess, tuple[float, Callable[[int], None]]] = {}
+        self._guardian: ExecutiveProcess | None = None
         self._others_due: float | None = None
         self._reloaded = False
         self._checking = False
@@ -119,11 +125,15 @@ class Supervisor:
             self._help("check", ["--check"], self._rechecked)
 
     def shutdown(self) -> None:
-        """Stop the servers, the last started first; :meth:`run` then returns. Again: kill them."""
+        """Stop the servers, the last started first; :meth:`run` then returns. Again: kill them.
+
+        Outputs that cannot be made safe are tried until they can, or until this is asked for again.
+        """
         if self.stopping:
             logger.warning("asked again to stop: the servers are killed")
             for child in self.children.values():
                 child.kill()
+            self._impatient = True
         else:
             self.stopping = True
             self._notifier.stopping()
@@ -163,21 +173,30 @@ class Supervisor:
         self._notifier.close()
         if self._notify is not None:
             self._notify.close()
+        if self._guardian is not None:
+            self._guardian.let_go()
+            self._guardian.wait(GUARDIAN_TIME)
 
     def _busy(self) -> bool:
-        return not self.stopping or bool(self._helpers) or any(child.up for child in self.children.values())
+        if not self.stopping or self._helpers or any(child.up for child in self.children.values()):
+            return True
+        unsafe = [child.name for child in self.children.values() if child.state == UNSAFE]
+        if unsafe and self._impatient:
+            logger.error("ended while the outputs of %s are NOT safe", ", ".join(unsafe))
+            self.exit_code = runner.FAILED
+        return bool(unsafe) and not self._impatient
 
     def _help(self, name: str, arguments: list[str], then: Callable[[int], None], server: str = "") -> None:
         """Run one of the runner's other jobs in a process of its own; ``then(exit code)`` follows, guarded."""
         environment = server_environment(server) if server else plain_environment()
-        process = ExecutiveProcess([*self._runner, *arguments, *self._options], name, environment)
+        helper = ExecutiveProcess([*self._runner, *arguments, *self._options], name, environment)
         try:
-            process.run()
+            helper.run()
         except OSError as error:
             logger.error("%s: cannot be run: %s", name, error)
             self._guard(then, runner.FAILED)
             return
-        self._helpers[process] = (time.monotonic() + HELPER_TIME, then)
+        self._helpers[helper] = (time.monotonic() + HELPER_TIME, then)
 
     def _checked(self, code: int) -> None:
         if self.stopping:
@@ -223,7 +242,7 @@ class Supervisor:
         self._reloaded = True
         safing = {helper.name for helper in self._helpers}
         for name, child in reversed(before.items()):
-            if name not in self.children and (child.up or make_safe_name(name) in safing):
+            if name not in self.children and (child.up or child.state == UNSAFE or make_safe_name(name) in safing):
                 # Stays among the children until it has ended, so that its outputs are made safe.
                 self.children[name] = child
                 self._leaving.add(name)
@@ -254,12 +273,14 @@ class Supervisor:
 
     def _changed(self, child: Child) -> None:
         if child.up:
-            if self._others_due is not None and child.name == "broker":
+            if SERVERS[child.name].output and child.state == STARTING:
+                self._guard(self._watch_over, child)
+            if self._others_due is not None and child.name == "broker" and child.was_ready:
                 self._start_others()
             self._tell_ready()
             return
         if SERVERS[child.name].output:
-            arguments = [child.name, "--make-safe"]
+            arguments = [child.name, "--make-safe", "--ended"]
             self._help(make_safe_name(child.name), arguments, lambda code: self._safe(child, code), child.name)
         else:
             self._go_on(child)
@@ -271,9 +292,36 @@ class Supervisor:
     def _safe(self, child: Child, code: int) -> None:
         if code:
             logger.error("%s: its outputs could NOT be made safe (exit code %d)", child.name, code)
-        else:
-            logger.info("%s: its outputs are safe", child.name)
+            child.unsafe()
+            return
+        logger.info("%s: its outputs are safe", child.name)
+        child.safe()
+        self._tell_guardian(child.name, 0)
         self._go_on(child)
+
+    def _watch_over(self, child: Child) -> None:
+        """Have the guardian see to the outputs of a new process, should this one be gone when it ends."""
+        if self._guardian is None or self._guardian.poll() is not None:
+            self._guardian = ExecutiveProcess(
+                [*GUARDIAN, str(process.GRACE + GUARDIAN_TIME), *self._runner, "--", *self._options],
+                "guardian",
+                plain_environment(),
+                # Whoever ends this process by a signal to all of its group, session or unit must not end that one.
+                deaf_to=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+            )
+            self._guardian.run()
+            for other in self.children.values():
+                if other is not child and other.process is not None and SERVERS[other.name].output:
+                    self._tell_guardian(other.name, other.process.pid)
+        if child.process is not None:
+            self._tell_guardian(child.name, child.process.pid)
+
+    def _tell_guardian(self, name: str, pid: int) -> None:
+        try:
+            if self._guardian is not None:
+                self._guardian.tell(f"{name} {pid}")
+        except OSError as error:
+            logger.error("the guardian of the outputs cannot be told: %s", error)
 
     def _go_on(self, child: Child) -> None:
         """After the end of a process: stop the next one, start it again, or give up."""

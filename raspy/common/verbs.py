@@ -46,6 +46,10 @@ class Later:
         """Complete with a status other than 200, and why."""
         self._complete([json_encode(reason), status])
 
+    def answer(self, frames: list[bytes]) -> None:
+        """Complete with the frames of another answer."""
+        self._complete(frames)
+
     def then(self, send: Callable[[list[bytes]], None]) -> None:
         """Have the reply's frames given to ``send``, at once when they are there."""
         if self._frames is not None:

@@ -197,6 +197,39 @@ def test_csv_is_escaped(cells: tuple[object, ...], line: str) -> None:
     assert history.csv_line(cells) == line
 
 
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+def test_the_hour_that_is_there_twice_says_which_it_is() -> None:
+    back = 1792890000  # 2026-10-25 01:00 UTC
+    for shift, text in (
+        (-3601, "2026-10-25 01:59:59"),
+        (-3600, "2026-10-25 02:00:00 +0200"),
+        (-1, "2026-10-25 02:59:59 +0200"),
+        (0, "2026-10-25 02:00:00 +0100"),
+        (3599, "2026-10-25 02:59:59 +0100"),
+        (3600, "2026-10-25 03:00:00"),
+        (-182 * 86_400, "2026-04-26 03:00:00"),
+    ):
+        assert history._local(back + shift, seconds=True) == text
+        assert history.moment(text) == back + shift
+    assert history._local(back) == "2026-10-25 02:00 +0100"
+    assert history.moment("2026-10-25T02:00+01:00") == history.moment("2026-10-25T01:00Z") == back
+
+
+def test_the_series_of_a_unit_that_a_key_had_is_found_by_its_name() -> None:
+    keys = [f"(°F) {KEY}", KEY, OTHER]
+    assert history.find(KEY, keys) == history.find("28-031655c9d5ff", keys) == KEY
+    assert history.find("(°F) /device/pi", keys) == history.find(keys[0], keys) == keys[0]
+
+
 @pytest.mark.parametrize("text", ["1", "h", "-1h", "1e3s", "24 h", "9999999d", "2026-13-01", "nan", "²d", ""])
 def test_a_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(history.ArgumentTypeError):

@@ -73,9 +73,14 @@ class Plain(Executive):
         if behaviour == "crash":
             self.call_later(0.01, os._exit, 3)
         if behaviour == "hang":
-            self.call_later(0.01, time.sleep, 1000)
+            self.call_later(0.01, self.hang)
         if behaviour == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def hang(self) -> None:
+        """Hold up the loop."""
+        note(self.NAME, "hangs")
+        time.sleep(1000)
 
     def reload(self) -> None:
         note(self.NAME, "reload")
@@ -84,8 +89,17 @@ class Plain(Executive):
         note(self.NAME, "stop")
 
     @classmethod
-    def make_safe(cls, config: Config) -> None:
+    def make_safe(cls, config: Config) -> str:
+        if "STAGE_READS_CONFIG" in os.environ:
+            config.section(StageConfig)
+        if os.path.exists(os.environ["STAGE_JOURNAL"] + ".broken"):
+            note(cls.NAME, "not safe")
+            raise OSError("the chip does not answer")
+        if os.path.exists(os.environ["STAGE_JOURNAL"] + ".slow"):
+            note(cls.NAME, "begins")
+            time.sleep(1)
         note(cls.NAME, "safe")
+        return "what there is"
 
 
 class Second(Plain):
@@ -138,6 +152,7 @@ def main() -> int:
         if "--check" in sys.argv:
             hold_check()
         return runner.main(sys.argv[2:])
+    process.GRACE = float(os.environ.get("STAGE_GUARDIAN_GRACE", process.GRACE))
     if os.environ.get("STAGE_BUG"):
         break_child()
     from raspy.common.supervisor import Supervisor, Times

@@ -49,6 +49,24 @@ def test_results_and_errors_come_back() -> None:
     loop.pool.close()
 
 
+def test_what_arrives_while_outcomes_are_taken_comes_in_the_next_turn() -> None:
+    loop = Loop(size=1)
+    turns: list[int] = []
+
+    def again(result: Any, error: BaseException | None) -> None:
+        turns.append(result)
+        if len(turns) < 5:
+            loop.pool.submit(abs, len(turns), done=again)
+            assert loop.woken.acquire(timeout=LIMIT_S), "the next is there before this one is done with"
+
+    loop.pool.submit(abs, 0, done=again)
+    assert loop.woken.acquire(timeout=LIMIT_S)
+    for number in range(1, 6):
+        loop.pool.collect()
+        assert len(turns) == number
+    loop.pool.close()
+
+
 def test_no_thread_before_the_first_job() -> None:
     before = threading.active_count()
     pool = Loop().pool
@@ -183,7 +201,8 @@ def test_a_job_that_no_thread_takes_up_is_given_up(monkeypatch: pytest.MonkeyPat
     assert taken.wait(LIMIT_S)
     loop.submit(abs, -1)
     loop.pool.expire()
-    assert [type(error) for _, error in loop.outcomes] == [JobTimeout]
+    assert [type(error) for _, error in loop.outcomes] == [PoolFull]
+    assert loop.pool.hung == 0, "it was never begun, and cannot hang"
     hold.set()
     loop.until(lambda: len(loop.outcomes) == 2)
     loop.submit(abs, -3)

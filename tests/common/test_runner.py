@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from raspy.common import runner
 from raspy.common.config import Config, ConfigError
 from raspy.common.process import ExecutiveProcess
 from raspy.common.registry import SERVERS, Entry
+from raspy.servers.fake.pins import Pin, Pins
 from tests.support_processes import free_block
 
 TOP = str(Path(__file__).parents[2])
@@ -37,7 +39,15 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["broker", "fake"], ["--wrong"], ["broker", "--config"], ["broker", "--check"], ["broker", "--start"]],
+    [
+        [],
+        ["broker", "fake"],
+        ["--wrong"],
+        ["broker", "--config"],
+        ["broker", "--check"],
+        ["broker", "--start"],
+        ["fake", "--ended"],
+    ],
 )
 def test_wrong_use_is_one_line(words: list[str]) -> None:
     done = run(*words)
@@ -70,8 +80,70 @@ def test_an_unknown_section_is_refused_by_every_process(tmp_path: Path, name: st
     assert "environment variable RASPY_BROKR_HEARTBEAT: unknown section" in done.stderr
 
 
-def test_outputs_are_made_safe_whatever_another_section_says() -> None:
-    assert run("fake", "--make-safe", RASPY_BROKR_HEARTBEAT="5").returncode == 0
+def stuck(tmp_path: Path) -> Pins:
+    """The pins of a server that has left its heater on."""
+    pins = Pins(str(tmp_path / "raspy" / "fake" / "pins"))
+    pins.claim("air", 1)
+    pins.claim("heater", 0)
+    pins.write("heater", 1)
+    return pins
+
+
+@pytest.mark.parametrize("ended", [[], ["--ended"]])
+@pytest.mark.parametrize(
+    "text", ["", "[run\n", "[run]\nlog_level = 'debgu'\n", "[bus]\nhostname = 3\n", "[fake]\nx = 1\n", "\0", None]
+)
+def test_outputs_are_made_safe_whatever_the_configuration_says(
+    tmp_path: Path, ended: list[str], text: str | None
+) -> None:
+    pins = stuck(tmp_path)
+    path = tmp_path / "raspy.toml"
+    if text is not None:
+        path.write_text(text)
+    done = run("fake", "--make-safe", *ended, f"--config={path}", XDG_STATE_HOME=str(tmp_path), RASPY_BROKR_A="5")
+    assert done.returncode == 0, done.stderr
+    assert pins.read("heater") == Pin(0, 0)
+    assert f"safe in {pins.directory}: air, heater" in done.stderr
+    assert ("error" in done.stderr) == (text not in ("", "[fake]\nx = 1\n")), "a mistake is told where it was met"
+    assert "Traceback" not in done.stderr
+
+
+def test_by_hand_it_fails_where_there_are_no_pins_and_after_the_end_it_does_not(tmp_path: Path) -> None:
+    done = run("fake", "--make-safe", XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert f"there is no {tmp_path}/raspy/fake/pins: NOTHING was made safe" in done.stderr
+    done = run("fake", "--make-safe", "--ended", XDG_STATE_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_pins_that_cannot_be_made_safe_are_one_line_and_1(tmp_path: Path) -> None:
+    pins = stuck(tmp_path)
+    os.mkdir(os.path.join(pins.directory, "bad"))
+    for words in ([], ["--ended"]):
+        done = run("fake", "--make-safe", *words, XDG_STATE_HOME=str(tmp_path))
+        assert done.returncode == 1
+        assert f"pins in {pins.directory} that could not be made safe: bad: Is a directory" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert pins.read("heater") == Pin(0, 0), "the others are"
+
+
+def test_a_log_that_nobody_reads_does_not_keep_outputs_on(tmp_path: Path) -> None:
+    pins = stuck(tmp_path)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    os.set_blocking(write, True)
+    code = subprocess.call(
+        [sys.executable, "-m", "raspy.common.runner", "fake", "--make-safe", "--config=/nowhere/at/all"],
+        cwd=TOP, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)}, stderr=write, timeout=60,
+    )  # fmt: skip
+    for end in (read, write):
+        os.close(end)
+    assert code == 0
+    assert pins.read("heater") == Pin(0, 0)
 
 
 def test_a_section_is_named_as_its_server_is_or_as_the_registry_says() -> None:
@@ -174,7 +246,14 @@ def test_the_environment_is_checked_too() -> None:
 
 
 def test_make_safe_of_a_server_without_outputs_is_good() -> None:
-    assert run("fake", "--make-safe").returncode == 0
+    done = run("broker", "--make-safe", "--config=/nowhere/at/all")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_make_safe_of_an_unknown_server_is_wrong_use() -> None:
+    done = run("brocker", "--make-safe")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "there is no server 'brocker'" in done.stderr
 
 
 def test_make_safe_reaches_the_servers_class(tmp_path: Path) -> None:
@@ -189,8 +268,6 @@ def test_make_safe_reaches_the_servers_class(tmp_path: Path) -> None:
 
 
 def test_an_error_nobody_expected_is_logged_and_1() -> None:
-    done = run("fake", "--make-safe", "--json", RASPY_BUS_HOSTNAME="pi", PYTHONPATH=TOP, PYTHONINSPECT="")
-    assert done.returncode == 0
     code = (
         "import sys; from raspy.common import runner; from raspy.common.registry import SERVERS, Entry; "
         "SERVERS['bad'] = Entry('os:getcwd', ''); sys.exit(runner.main(['bad']))"

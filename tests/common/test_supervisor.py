@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from raspy.common.process import ExecutiveProcess
-from raspy.common.supervisor import Supervisor
+from raspy.common.supervisor import GUARDIAN, Supervisor
 from tests.support import need_program
 
 STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
@@ -115,8 +115,8 @@ class Stage:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for _, what, pid in self.entries():
-            if what == "start" and alive(pid):
+        for pid in [pid for _, what, pid in self.entries() if what == "start"] + guardians(self):
+            if alive(pid):
                 os.kill(pid, signal.SIGKILL)
 
 
@@ -289,6 +289,186 @@ def test_outputs_are_made_safe_after_any_exit(stage: Stage, ended: str) -> None:
     assert stage.end() == 0
     assert [what for name, what, _ in stage.entries() if name == "output"][-2:] == ["stop", "safe"]
     assert not stage.pids("plain", "safe"), "one without outputs is left alone"
+
+
+def switch_for(stage: Stage, name: str) -> Path:
+    """A file by which the servers of the stage are told to do something, as long as it is there."""
+    made = Path(f"{stage.journal}.{name}")
+    made.write_text("")
+    return made
+
+
+def history(stage: Stage) -> list[str]:
+    """What happened to the server with an output, its starts and what was done for it."""
+    return [what for name, what, _ in stage.entries() if name == "output" and "=" not in what and what != "hangs"]
+
+
+def test_outputs_that_cannot_be_made_safe_are_tried_until_they_can_and_nothing_starts_before(stage: Stage) -> None:
+    stage.start()
+    pid = stage.wait_ready("output")
+    broken = switch_for(stage, "broken")
+    os.kill(pid, signal.SIGKILL)
+    stage.wait_log(r"output: tried again in 0.8 s")
+    assert history(stage) == ["start", "not safe", "not safe", "not safe"]
+    assert "output: its outputs could NOT be made safe (exit code 1)" in stage.log
+    assert re.findall(r"output: tried again in ([\d.]+) s", stage.log) == ["0.2", "0.4", "0.8"]
+    assert "the chip does not answer" in stage.log
+    broken.unlink()
+    stage.wait_ready("output", 2)
+    assert history(stage)[-2:] == ["safe", "start"]
+    assert stage.end() == 0
+
+
+def test_outputs_of_one_that_was_refused_are_tried_too(stage: Stage) -> None:
+    stage.config.write_text("[run]\nservers = ['broker']\n")
+    broken = switch_for(stage, "broken")
+    stage.start(STAGE_OUTPUT="refuse")
+    stage.wait_ready("broker")
+    stage.config.write_text("[run]\nservers = ['broker', 'output']\n")
+    stage.send(signal.SIGHUP)
+    stage.wait_log("output: tried again in 0.4 s")
+    assert "raspy: output: the port is taken" in stage.log
+    broken.unlink()
+    stage.wait_log(r"output: not restarted \(exit code 2\)")
+    assert history(stage) == ["start", "stop", "not safe", "not safe", "safe"]
+    assert stage.end() == 0
+
+
+def test_one_that_leaves_is_tried_until_its_outputs_are_safe(stage: Stage) -> None:
+    broken = switch_for(stage, "broken")
+    stage.start()
+    stage.wait_ready("output")
+    stage.config.write_text("[run]\nservers = ['broker', 'plain']\n")
+    stage.send(signal.SIGHUP)
+    stage.wait_log("output: tried again in 0.4 s")
+    stage.send(signal.SIGHUP)
+    wait_for("both reloads", lambda: len(stage.pids("plain", "reload")) == 2)
+    broken.unlink()
+    stage.wait_log("output: its outputs are safe")
+    assert stage.end() == 0
+    assert len(stage.pids("output")) == 1
+
+
+@pytest.mark.parametrize("mistake", ["[run\n", "[run]\nlog_level = 'debgu'\n", "[bus]\nx = 1\n[stage]\ny = 1\n", None])
+def test_outputs_are_made_safe_with_any_configuration(stage: Stage, mistake: str | None) -> None:
+    stage.start(STAGE_READS_CONFIG="1")
+    stage.wait_ready("plain")
+    pid = stage.wait_ready("output")
+    if mistake is None:
+        stage.config.unlink()
+    else:
+        stage.config.write_text(mistake)
+    os.kill(pid, signal.SIGKILL)
+    stage.wait_log(r"output: not restarted \(exit code 2\)")
+    assert history(stage)[:2] == ["start", "safe"]
+    assert "could NOT" not in stage.log
+    assert "the outputs are made safe" in stage.log, "the mistake is told"
+    assert stage.end() == 0
+
+
+def test_at_its_stop_it_tries_until_the_outputs_are_safe(stage: Stage) -> None:
+    broken = switch_for(stage, "broken")
+    stage.start()
+    stage.wait_ready("output")
+    stage.send(signal.SIGTERM)
+    stage.wait_log("output: tried again in 0.4 s")
+    wait_for("the stop of the others", lambda: stage.pids("broker", "stop"))
+    broken.unlink()
+    assert stage.wait() == 0
+    assert history(stage)[-1] == "safe"
+
+
+def test_asked_twice_to_stop_it_leaves_what_is_not_safe_to_the_guardian(stage: Stage) -> None:
+    broken = switch_for(stage, "broken")
+    stage.start()
+    stage.wait_ready("output")
+    stage.send(signal.SIGTERM)
+    stage.wait_log("output: tried again in 0.4 s")
+    assert stage.end() == 1
+    assert "ended while the outputs of output are NOT safe" in stage.log
+    broken.unlink()
+    wait_for("the outputs safe", lambda: history(stage)[-1] == "safe")
+    stage.wait_log("the supervisor is gone; the outputs of output were made safe without it")
+
+
+def test_outputs_are_safe_when_the_supervisor_dies_with_their_server(stage: Stage) -> None:
+    stage.start()
+    pid = stage.wait_ready("output")
+    # It cannot have begun to make them safe.
+    stage.send(signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    stage.end(signal.SIGKILL)
+    wait_for("the outputs safe", lambda: history(stage)[-1] == "safe")
+    stage.wait_log("the supervisor is gone; the outputs of output were made safe without it")
+
+
+def test_outputs_are_safe_when_the_supervisor_dies_while_they_are_made_so(stage: Stage) -> None:
+    switch_for(stage, "slow")
+    stage.start()
+    pid = stage.wait_ready("output")
+    os.kill(pid, signal.SIGKILL)
+    wait_for("the beginning", lambda: history(stage)[-1] == "begins")
+    stage.end(signal.SIGKILL)
+    first = stage.pids("output", "begins")[0]
+    wait_for("its end", lambda: first in stage.pids("output", "safe"))
+
+
+@pytest.mark.parametrize("how", ["hung", "hung for ever", "killed"])
+def test_outputs_are_safe_when_their_hung_server_ends_after_the_supervisor(stage: Stage, how: str) -> None:
+    grace = "0.3" if how == "hung" else "1000"
+    broken = switch_for(stage, "broken")
+    stage.start(
+        STAGE_OUTPUT="hang", STAGE_GRACE=grace, STAGE_GUARDIAN_GRACE="0.3" if how == "hung for ever" else "1000"
+    )
+    pid = stage.wait_ready("output")
+    stage.wait_ready("plain")
+    wait_for("its hang", lambda: stage.pids("output", "hangs"))
+    stage.end(signal.SIGKILL)
+    wait_for("the others' end", lambda: not any(map(alive, stage.pids("broker") + stage.pids("plain"))))
+    if how == "killed":
+        assert alive(pid)
+        os.kill(pid, signal.SIGKILL)
+    wait_for("its end", lambda: not alive(pid))
+    wait_for("some tries", lambda: history(stage).count("not safe") >= 2)
+    broken.unlink()
+    wait_for("the outputs safe", lambda: history(stage)[-1] == "safe")
+
+
+def guardians(stage: Stage) -> list[int]:
+    """The processes of the guardian of a stage."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if GUARDIAN[-1].encode() in words and f"--config={stage.config}".encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_the_guardian_is_there_for_outputs_alone_and_ends_with_the_supervisor(stage: Stage) -> None:
+    stage.config.write_text("[run]\nservers = ['broker', 'plain']\n")
+    stage.start()
+    stage.wait_ready("plain")
+    assert guardians(stage) == []
+    stage.config.write_text("")
+    stage.send(signal.SIGHUP)
+    stage.wait_ready("output")
+    [pid] = guardians(stage)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+    os.kill(stage.pids("output")[0], signal.SIGKILL)
+    stage.wait_ready("output", 2)
+    assert guardians(stage) == [pid]
+    os.kill(pid, signal.SIGKILL)
+    os.kill(stage.pids("output")[-1], signal.SIGKILL)
+    stage.wait_ready("output", 3)
+    assert guardians(stage) not in ([], [pid]), "another one"
+    made_safe = history(stage).count("safe")
+    assert stage.end() == 0
+    assert guardians(stage) == []
+    assert history(stage).count("safe") == made_safe + 1, "nothing is done twice"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from raspy.common import MDP
+from raspy.common.devices import keptfile, verbs
 from raspy.common.devices.device import Command, DeviceSettings
 from raspy.common.devices.host import DeviceServer
 from raspy.common.devices.keeper import WAITING
@@ -225,6 +226,69 @@ def test_a_file_that_cannot_be_read_is_not_overwritten(nowhere: str, tmp_path: P
         assert "cannot be read" in rig.conditions["settings"]
 
 
+def test_two_changes_at_once_are_made_one_after_the_other(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the disk hangs over the first, and then fails: the second is what is kept, and holds."""
+    monkeypatch.setattr(verbs, "PATIENCE", 0.1)
+    fifo = tmp_path / "devices.json.new"
+    with started(Rig(nowhere, tmp_path)) as rig:
+        os.mkfifo(fifo)
+        answer, status = verb(rig, "exec", "one", "config", '{"offset": 1, "poll": 0.5}')
+        assert status == MDP.UNAVAILABLE.decode()
+        assert "may be kept yet" in answer
+        assert rig.devices["one"].to_dict()["offset"] == 0, "what is not kept does not hold"
+        replies: list[list[bytes]] = []
+        rig.handle(rig.worker_devices(), [b"exec", b"one", b"config", b'{"offset": 2}'], replies.append)
+        # An output can be told something all the while.
+        assert verb(rig, "exec", "relay", "power", "on")[1] == "200"
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        fifo.unlink()
+        until(rig, lambda: rig.devices["one"].to_dict()["offset"] == 2)
+        os.close(reader)
+        assert rig.devices["one"].poll == 0.1
+    kept = msgspec.json.decode((tmp_path / "devices.json").read_bytes())["devices"]["one"]["settings"]
+    assert (kept["offset"], kept["poll"]) == (2, 0.1)
+
+
+def test_a_second_process_of_the_same_server_does_not_start(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keptfile, "LOCK_PATIENCE", 0.0)
+    with started(Rig(nowhere, tmp_path)) as rig:
+        becomes(rig, "one", RAW)
+        other = Rig(nowhere, tmp_path)
+        with pytest.raises(keptfile.KeepError, match="another process uses it"):
+            other.start()
+        other.stop()
+        other.destroy()
+    with started(Rig(nowhere, tmp_path)) as rig:
+        becomes(rig, "one", RAW)
+
+
+@pytest.mark.parametrize("name", ["two", "other", "", "relay"])
+def test_a_record_of_another_name_is_no_good(nowhere: str, tmp_path: Path, name: str) -> None:
+    record = {"oid": "test.thermometer", "name": name, "offset": 5}
+    relay = {"oid": "switch", "name": name}
+    content = {"format": 1, "devices": {"one": {"settings": record}, "relay": {"settings": relay}}}
+    (tmp_path / "devices.json").write_bytes(msgspec.json.encode(content))
+    with started(Rig(nowhere, tmp_path)) as rig:
+        until(rig, lambda: temperature(rig, "one") is not None)
+        assert sorted(rig.devices) == sorted(device.name for device in rig.devices.values()) == ["one", "relay", "two"]
+        assert "its settings are no good: name" in temperature(rig, "one")
+        becomes(rig, "two", RAW)
+        assert verb(rig, "exec", "one", "config", '{"offset": 1}')[1] == "200"
+        becomes(rig, "one", RAW + 1)
+
+
+def test_much_json_is_refused_before_it_is_decoded(nowhere: str, tmp_path: Path) -> None:
+    much = msgspec.json.encode({f"key{number}": number for number in range(40_000)}).decode()
+    with started(Rig(nowhere, tmp_path)) as rig:
+        assert verb(rig, "exec", "one", "config", much)[1] == "400"
+        assert verb(rig, "new", much)[1] == "400"
+        assert "at most" in verb(rig, "check", much)[0]["errors"][""]
+
+
 class Bare(Server):
     """For the file alone."""
 
@@ -401,4 +465,100 @@ def test_an_unknown_device_in_the_store_costs_nobody_anything(ship: Ship, tmp_pa
         assert sorted(rig.devices) == ["one", "relay", "two"]
         assert "elsewhere" not in rig.keeper.names()
         assert isinstance(rig, Executive)
+        assert rig.errors == 0
+
+
+def test_settings_that_are_not_known_yet_are_not_overwritten(ship: Ship, tmp_path: Path) -> None:
+    ship.start()
+    ship.store("set", "pi.rig", "devices", "one", '{"oid": "test.thermometer", "name": "one", "offset": -2.0}')
+    ship.stop()
+    with rig_on(ship, tmp_path / "new card") as rig:
+        becomes(rig, "one", WAITING)
+        for words in (("log", "true"), ("poll", "5"), ("config", '{"label": "Pond"}')):
+            answer, status = verb(rig, "exec", "one", *words)
+            assert (status, WAITING in answer) == (MDP.CONFLICT.decode(), True)
+        assert temperature(rig, "one") == WAITING
+        ship.start()
+        becomes(rig, "one", RAW - 2)
+        assert verb(rig, "exec", "one", "config", '{"label": "Pond"}')[1] == "200"
+        in_store(rig, ship, "pi.rig", "one", lambda found: found.get("label") == "Pond" and found["offset"] == -2)
+
+
+def test_lost_settings_that_the_store_never_had_are_not_taken_for_none(ship: Ship, tmp_path: Path) -> None:
+    with started(Rig(ship.bus.ip, tmp_path / "a", store=False)) as rig:
+        assert verb(rig, "exec", "one", "config", '{"offset": 3}')[1] == "200"
+    (tmp_path / "a" / "devices.json").write_bytes(b"no json")
+    with rig_on(ship, tmp_path / "a") as rig:
+        ship.start()
+        until(rig, lambda: "were lost" in str(temperature(rig, "one")))
+        assert verb(rig, "exec", "relay", "power", "on")[1] == MDP.CONFLICT.decode()
+        assert verb(rig, "exec", "one", "config", '{"offset": 3}')[1] == "200"
+        becomes(rig, "one", RAW + 3)
+    # Once the owner has looked at what was set aside and deleted it, that is over.
+    for path in (tmp_path / "a").glob("*.damaged-*"):
+        path.unlink()
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "two", RAW)
+        assert "settings damaged" not in rig.conditions
+
+
+def test_a_restored_store_is_taken_over_whatever_its_versions_are(ship: Ship, tmp_path: Path) -> None:
+    ship.start()
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "one", RAW)
+        verb(rig, "exec", "one", "config", '{"label": "new card"}')
+        in_store(rig, ship, "pi.rig", "one", bool)
+        ship.stop()
+        for path in (tmp_path / "titanic").iterdir():
+            path.unlink()
+        ship.start()
+        record = {"oid": "test.thermometer", "name": "one", "offset": 4.0}
+        ship.store("set", "pi.rig", "devices", "one", msgspec.json.encode(record))
+        rig.keeper.look()
+        becomes(rig, "one", RAW + 4)
+
+
+def test_a_partial_entry_means_the_same_before_and_after_a_restart(ship: Ship, tmp_path: Path) -> None:
+    ship.start()
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "one", RAW)
+        verb(rig, "exec", "one", "config", '{"offset": 2}')
+        in_store(rig, ship, "pi.rig", "one", bool)
+        ship.store("set", "pi.rig", "devices", "one", '{"label": "tank"}')
+        rig.keeper.look()
+        until(rig, lambda: rig.devices["one"].label == "tank")
+        becomes(rig, "one", RAW + 2)
+        in_store(rig, ship, "pi.rig", "one", lambda found: found.get("offset") == 2 and found["label"] == "tank")
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "one", RAW + 2)
+        assert rig.devices["one"].label == "tank"
+
+
+def test_what_no_device_has_use_for_is_neither_kept_nor_brought_back(ship: Ship, tmp_path: Path) -> None:
+    ship.start()
+    for number in range(30):
+        ship.store("set", "pi.rig", "devices", f"junk{number}", '{"oid": "no.such"}')
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "one", RAW)
+        assert sorted(rig.keeper.names()) == ["one", "relay", "two"]
+        ship.store("delete", "pi.rig")
+        assert verb(rig, "exec", "one", "config", '{"offset": 1}')[1] == "200"
+        in_store(rig, ship, "pi.rig", "one", bool)
+        assert ship.store("list", "pi.rig", "devices")[0]["keys"].keys() == {"one"}
+
+
+@pytest.mark.parametrize("name", ["two", "other", ""])
+def test_a_record_in_the_store_under_another_name_is_refused(ship: Ship, tmp_path: Path, name: str) -> None:
+    ship.start()
+    with rig_on(ship, tmp_path / "a") as rig:
+        becomes(rig, "one", RAW)
+        verb(rig, "exec", "relay", "power", "on", "600")
+        for device, oid in (("one", "test.thermometer"), ("relay", "switch")):
+            record = {"oid": oid, "name": name}
+            ship.store("set", "pi.rig", "devices", device, msgspec.json.encode(record))
+        rig.keeper.look()
+        until(rig, lambda: "relay: name: never changes" in rig.conditions.get("store", ""))
+        assert all(device.name == key for key, device in rig.devices.items())
+        assert verb(rig, "exec", "relay", "power", "off")[1] == "200"
+        assert rig.devices["relay"].driven[-1] == 0.0  # type: ignore[attr-defined]
         assert rig.errors == 0

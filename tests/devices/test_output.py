@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +313,49 @@ def test_the_longest_time_counts_when_both_ends_have_passed() -> None:
     assert device.told[-1]["reason"] == "it was on for its longest time, 100 s"
 
 
+@pytest.mark.parametrize(("longest", "gap"), [(100, 9), (3600, 59)])
+def test_a_lease_that_ends_and_begins_again_at_once_is_no_break(longest: float, gap: float) -> None:
+    device = switch(longest_on=longest)
+    begun = device.time.now
+    while device.time.now < begun + 3 * longest:
+        with contextlib.suppress(Refused):
+            on(device, 50, "stuck")
+        assert device.time.now < begun + longest or device.level == 0.0, "on past its longest time"
+        device.wait(50 + gap)
+    assert "told off" in device.details()["locked"]
+    off(device)
+    on(device)
+    assert device.level == 1.0
+
+
+def test_a_break_that_counts_begins_the_longest_time_anew() -> None:
+    device = switch(longest_on=100)
+    for _ in range(10):
+        on(device, 90)
+        device.wait(90 + 10)
+    assert "locked" not in device.details()
+    on(device, 3600)
+    assert device.details()["on_left"] == 100
+    off(device)
+    device.wait(5)
+    on(device, 3600)
+    assert device.details()["on_left"] == 95, "to be told off for a moment is no break either"
+    device.wait(95)
+    assert device.told[-1]["reason"] == "it was on for its longest time, 100 s"
+    assert device.told[-1]["on"] == 95, "since it last left its safe state"
+
+
+def test_the_longest_time_may_end_in_a_break() -> None:
+    device = switch(longest_on=100)
+    on(device, 95)
+    device.wait(102)
+    with pytest.raises(Refused, match="longest time, 100 s"):
+        on(device, 10)
+    device.wait(1000)
+    with pytest.raises(Refused, match="told off"):
+        on(device, 10)
+
+
 def test_it_stays_off_for_its_shortest_time() -> None:
     device = switch(shortest_off=60)
     on(device, 10)
@@ -526,6 +572,107 @@ def test_whoever_fails_to_listen_does_not_cost_the_deadline() -> None:
     assert device.changes > before
 
 
+class Moody(BenchSwitch):
+    """A kind of output whose own code fails where it is told to, while it is on."""
+
+    fails = ""
+
+    def strike(self, where: str) -> None:
+        if self.fails == where:
+            raise ZeroDivisionError(f"a bug in {where}")
+
+    def readings(self, level: float) -> dict[str, Any]:
+        if level or self.fails == "readings always":
+            self.strike("readings always")
+            self.strike("readings")
+        return super().readings(level)
+
+    def course(self, now: float) -> float:
+        self.strike("course")
+        return super().course(now)
+
+    def next_step(self, now: float) -> Any:
+        self.strike("next_step")
+        return None if self.fails == "no number" else now + 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("where", ["readings", "readings always", "course", "next_step", "no number"])
+def test_a_kind_whose_own_code_fails_falls(where: str, late: bool, caplog: pytest.LogCaptureFixture) -> None:
+    device = Moody.new({"name": "m"})
+    device.fall("start")
+    if late:
+        on(device, 10)
+        device.fails = where
+        device.wait(2)
+    else:
+        device.fails = where
+        with pytest.raises(DriveError, match=r"it (cannot say what it does|does not know its way): "):
+            on(device, 10)
+    assert (device.level, device.state, device.deadline()) == (0.0, "safe", math.inf)
+    assert device.told[-1]["state"] == "safe"
+    assert re.match("it (cannot say|does not know)", device.told[-1]["reason"])
+    assert [record for record in caplog.records if record.exc_info]
+    device.fails = ""
+    on(device, 10)
+    assert shows(device, "power") is True
+
+
+def test_what_is_removed_is_off_for_good_and_let_go_of() -> None:
+    device = switch(safe=True)
+    let_go: list[float] = []
+    device.release = lambda: let_go.append(device.level)  # type: ignore[method-assign]
+    device.remove("it is removed")
+    assert let_go == [1.0]
+    assert device.told[-1] == {"state": "removed", "reason": "it is removed", "power": False}
+    assert shows(device, "power") is False
+    assert device.deadline() == math.inf
+    before = list(device.driven)
+    for command in (on, off):
+        with pytest.raises(Refused, match="heater: it is being removed"):
+            command(device)
+    device.fall("the server stops")
+    device.settle()
+    device.unsettled = "lost"
+    device.unsettled = ""
+    device.remove("again")
+    device.configure({"lease": 5})
+    assert device.driven == before
+    device.restore("it is not removed after all")
+    assert (device.level, device.state) == (1.0, "safe")
+    off(device)
+    assert device.level == 0.0
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_what_cannot_be_put_off_is_not_removed(safe: bool) -> None:
+    device = switch(safe=safe)
+    device.exec_cmd("", "power", not safe, Hold(10))
+    device.broken = OSError("stuck")
+    with pytest.raises(DriveError, match=r"heater: it cannot be removed .*: it could not be driven: stuck"):
+        device.remove("it is removed")
+    assert device.state == "failed"
+    device.broken = None
+    device.wait(1)
+    assert (device.level, device.state) == (float(safe), "safe")
+    device.remove("it is removed")
+    assert (device.level, device.state) == (0.0, "removed")
+
+
+def test_one_that_is_safe_and_cannot_be_put_off_is_not_removed() -> None:
+    device = switch(safe=True)
+
+    def stuck() -> None:
+        raise OSError("stuck")
+
+    device.release = stuck  # type: ignore[method-assign]
+    with pytest.raises(DriveError, match="stuck"):
+        device.remove("it is removed")
+    assert (device.level, device.state) == (1.0, "safe")
+    off(device)
+    assert device.level == 0.0
+
+
 def test_an_output_without_hardware_is_failed() -> None:
     device = Switch.new({"name": "a"})
     device.fall("start")
@@ -733,9 +880,60 @@ def test_one_pin_that_fails_does_not_cost_the_others(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     pins.claim("b", 0)
     pins.write("b", 1)
-    with pytest.raises(OSError, match=r"a: Is a directory"):
-        pins.make_safe()
+    with pytest.raises(OSError, match=rf"pins in {tmp_path} that could not be made safe: a: Is a directory"):
+        Pins(str(tmp_path)).make_safe()
     assert pins.read("b") == Pin(0, 0)
+
+
+def test_pins_that_are_in_use_are_left_to_who_uses_them(tmp_path: Path) -> None:
+    before = Pins(str(tmp_path))
+    for name in ("a", "b"):
+        before.claim(name, 0)
+        before.write(name, 1)
+    pins = Pins(str(tmp_path))
+    pins.claim("a", 0)
+    pins.write("a", 1)
+    assert pins.make_safe() == ["b"]
+    assert (pins.read("a"), pins.read("b")) == (Pin(1, 0), Pin(0, 0))
+
+
+def test_a_pin_that_is_released_is_off_and_gone(tmp_path: Path) -> None:
+    pins = Pins(str(tmp_path))
+    pins.claim("a", 1)
+    pins.release("a")
+    assert pins.names() == []
+    assert pins.claimed("a") is None
+    pins.release("a")
+
+
+def test_a_directory_of_pins_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+    pins = Pins(str(tmp_path / "pins"))
+    pins.claim("a", 0)
+    pins.write("a", 1)
+    shutil.rmtree(tmp_path / "pins")
+    pins.write("a", 0.5)
+    assert pins.read("a") == Pin(0.5, 0)
+
+
+def test_pins_may_be_made_safe_while_they_are_driven(tmp_path: Path) -> None:
+    """Both write the same file at a time: each write is whole, and none fails."""
+    pins = Pins(str(tmp_path))
+    pins.claim("a", 0)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for _ in range(500):
+                Pins(str(tmp_path)).make_safe()
+            code = 0
+        finally:
+            os._exit(code)
+    ended = 0
+    while not ended:
+        pins.write("a", 1)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    assert status == 0
+    assert os.listdir(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("name", ["", "../heater", "a/b", "A", "a.new", "x" * 64])
@@ -780,7 +978,11 @@ def test_simulated_outputs_drive_their_pin(tmp_path: Path, kind: type[Any], comm
     device.configure({"safe": True} if kind is FakeSwitch else {"safe": 40})
     safe = 1.0 if kind is FakeSwitch else 0.4
     assert device.pins.read("a") == Pin(safe, safe)
-    assert duties == [0.0, 1.0, safe]
+    device.remove("it is removed")
+    assert device.pins.names() == []
+    assert duties == [0.0, 1.0, safe, safe, 0.0]
+    device.restore("after all")
+    assert device.pins.read("a") == Pin(safe, safe)
 
 
 def test_a_simulated_output_whose_pin_cannot_be_written_fails(tmp_path: Path) -> None:
@@ -817,6 +1019,8 @@ class Whatever(RuleBasedStateMachine):
         self.level = 0.0
         self.since = self.time.now
         """When the hardware last went from off to on or back."""
+        self.begun: float | None = None
+        """When it went on after the last break that counts."""
         self.until = -math.inf
         """The end of the last lease that was granted."""
         self.late = 0.0
@@ -847,6 +1051,8 @@ class Whatever(RuleBasedStateMachine):
             if value and not self.level:
                 shortest = self.device.outputs.shortest_off
                 assert self.time.now >= self.since + shortest, "on within its shortest time off"
+                if self.begun is None or self.time.now - self.since >= self.device.outputs.longest_on / 10:
+                    self.begun = self.time.now
                 self.since = self.time.now
             elif self.level and not value:
                 self.since = self.time.now
@@ -858,6 +1064,8 @@ class Whatever(RuleBasedStateMachine):
         self.excused = False
 
     def told(self, value: Any, seconds: float | None) -> None:
+        if not value and "locked" in self.device.details():
+            self.begun = None
         lease = self.device.outputs.lease if seconds is None else seconds
         over = self.level > 0 and self.time.now >= self.until and not self.excused
         before = self.falls
@@ -926,6 +1134,8 @@ class Whatever(RuleBasedStateMachine):
         elif trouble == "stop":
             self.device.fall("stop")
         elif trouble == "reset":
+            if "locked" in self.device.details():
+                self.begun = None
             self.device.exec_cmd("", "reset", "")
         elif trouble == "change":
             self.device.configure({"longest_on": longest, "shortest_off": shortest})
@@ -957,7 +1167,8 @@ class Whatever(RuleBasedStateMachine):
         assert self.time.now <= self.until + self.late, "on without a lease"
         longest = self.device.outputs.longest_on
         if longest:
-            assert self.time.now <= self.since + longest + self.late, "on past its longest time"
+            assert self.begun is not None
+            assert self.time.now <= self.begun + longest + self.late, "on past its longest time"
         assert due <= self.until
 
     def teardown(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from raspy.common import MDP
 from raspy.common.devices.device import BaseDevice
+from raspy.common.devices.errors import DriveError
 from raspy.common.devices.host import DeviceServer
 from raspy.common.devices.switch import Switch
 from tests.support_devices import ask, broker, follow, reading, short_directory, started, until
@@ -150,6 +151,77 @@ def test_an_output_that_is_removed_is_off(owner: DeviceServer) -> None:
     owner.remove_device("relay")
     assert made.driven[-1] == 0.0
     assert ask(owner, "exec", "relay", "power", "on")[1] == "404"
+
+
+def test_an_output_that_is_on_when_safe_goes_off_at_last(owner: DeviceServer) -> None:
+    made = relay(owner, safe=True)
+    assert made.driven == [1.0]
+    owner.remove_device("relay")
+    assert made.driven[-1] == 0.0
+
+
+def test_what_cannot_be_put_off_is_not_given_up(owner: DeviceServer) -> None:
+    strip = Strip.new({"name": "strip"})
+    owner.add_device(strip)
+    left, right = strip.subdevices["left"], strip.subdevices["right"]
+    assert isinstance(left, Relay)
+    assert isinstance(right, Relay)
+    assert ask(owner, "exec", "strip.left", "power", "on", "600")[1] == "200"
+    assert ask(owner, "exec", "strip.right", "power", "on", "600")[1] == "200"
+    right.broken = True
+    with pytest.raises(DriveError, match=r"strip\.right: it cannot be removed"):
+        owner.outputs.remove(left, right)
+    assert (left.state, right.state) == ("safe", "failed")
+    assert left.details()["reason"] == "it is not removed after all"
+    assert left.driven[-1] == 0.0
+    right.broken = False
+    until(owner, lambda: right.state == "safe")
+    assert ask(owner, "exec", "strip.left", "power", "on", "0.1")[1] == "200"
+    until(owner, lambda: left.driven[-1] == 0.0)
+    owner.outputs.remove(left, right)
+    assert (left.state, right.state) == ("removed", "removed")
+
+
+def test_one_that_is_withdrawn_refuses_until_it_is_restored(owner: DeviceServer) -> None:
+    made = relay(owner)
+    owner.outputs.withdraw(made)
+    answer, status = ask(owner, "exec", "relay", "power", "on")
+    assert (status, "it is being removed" in answer) == (MDP.CONFLICT.decode(), True)
+    owner.outputs.restore(made)
+    assert ask(owner, "exec", "relay", "power", "on", "0.1")[1] == "200"
+    until(owner, lambda: is_on(owner) is False)
+
+
+def test_one_that_is_made_later_says_so(owner: DeviceServer) -> None:
+    owner.turn(0)
+    assert relay(owner).details()["reason"] == "it was made"
+
+
+class Metered(Relay):
+    """A relay that measures its current, when it can."""
+
+    oid = "test.metered"
+    deaf = False
+
+    def readings(self, level: float) -> dict[str, Any]:
+        if level and self.deaf:
+            raise OSError("Remote I/O error")
+        return super().readings(level)
+
+
+def test_one_whose_readings_fail_is_not_on_past_its_lease(owner: DeviceServer) -> None:
+    made = Metered.new({"name": "relay"})
+    assert isinstance(made, Metered)
+    owner.add_device(made)
+    made.deaf = True
+    answer, status = ask(owner, "exec", "relay", "power", "on", "1")
+    assert (status, "Remote I/O error" in answer) == ("500", True)
+    assert (made.driven[-1], made.state) == (0.0, "safe")
+    made.deaf = False
+    assert ask(owner, "exec", "relay", "power", "on", "0.2")[1] == "200"
+    made.deaf = True
+    until(owner, lambda: made.state == "safe")
+    assert made.driven[-1] == 0.0
 
 
 def test_events_say_why_and_a_late_command_is_one() -> None:

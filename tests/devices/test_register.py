@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Generator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,8 @@ from raspy.common.devices import plugins
 from raspy.common.devices.device import DeviceRegister, FieldErrors
 from raspy.common.devices.host import DeviceServer
 from raspy.common.devices.sensor import SensorTemperature, SensorWind
-from tests.support_devices import ask, broker, started
+from raspy.servers.fake import Fake
+from tests.support_devices import ask, broker, started, until
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "device"
 
@@ -46,7 +48,7 @@ def install(site: Path, text: str | bytes, name: str = "some-1.0.dist-info") -> 
 
 def module(site: Path, name: str, oid: str = "odd.thing", body: str = "") -> None:
     (site / f"{name}.py").write_text(
-        f"from raspy.common.devices.device import BaseDevice, Command\n"
+        f"from raspy.common.devices.device import BaseDevice, Command, DeviceSettings\n"
         f"class Thing(BaseDevice):\n    '''A thing.'''\n    oid = {oid!r}\n    {body or 'pass'}\n"
     )
 
@@ -265,3 +267,69 @@ def test_a_class_of_ours_is_not_replaced(site: Path, caplog: pytest.LogCaptureFi
     assert not register.plugin("Bad Oid", "a:B")
     assert not register.plugin("odd.thing", "x" * 5000)
     assert sum(register.plugin(f"x{i}", "a:B") for i in range(1000)) == 200
+
+
+class Hostile:
+    """Bodies of a class that has a bug."""
+
+    CHECK = "class Settings(DeviceSettings, kw_only=True):\n        def check(self): {}\n"
+    BODIES: ClassVar[dict[str, str]] = {
+        "a check that raises": CHECK.format("raise TypeError('a bug')"),
+        "a check that gives nothing": CHECK.format("return None"),
+        "settings that it cannot live with": (
+            "def settings_changed(self):\n        if self.name: raise RuntimeError('a bug')\n"
+        ),
+        "a constructor that raises": "def __init__(self, json=None): raise ZeroDivisionError\n",
+    }
+
+
+@pytest.mark.parametrize("what", Hostile.BODIES)
+def test_a_class_that_was_good_once_stops_nobody_else(site: Path, tmp_path: Path, what: str) -> None:
+    """Its package was upgraded, and has a bug since: the other devices of its server are there."""
+    module(site, "plug_upgraded")
+    install(site, "[raspy.devices]\nodd.thing = plug_upgraded:Thing\n")
+    kept = tmp_path / "devices.json"
+
+    def fake(broker_ip: str) -> Fake:
+        server = Fake("pi", "fake", broker_ip)
+        server.keep_settings(str(kept), False)
+        return server
+
+    with broker() as broker_ip:
+        with started(fake(broker_ip)) as server:
+            assert ask(server, "new", '{"oid": "odd.thing", "name": "x"}')[1] == "200"
+        del sys.modules["plug_upgraded"]
+        module(site, "plug_upgraded", body=Hostile.BODIES[what])
+        with started(fake(broker_ip)) as server:
+            until(server, lambda: "device x" in server.conditions or "odd.thing" in server.types.broken)
+            assert {"heater", "tank"} < server.devices.keys()
+            answer, status = ask(server, "new", '{"oid": "odd.thing", "name": "y"}')
+            assert status == "400", answer
+
+
+def test_a_class_that_takes_its_time_keeps_nobody_waiting(site: Path) -> None:
+    """A lease ends while a package is still being imported."""
+    (site / "plug_waits.py").write_text(
+        "import threading\ngo = threading.Event()\nimport sys\nsys.go = go\ngo.wait(30)\n"
+    )
+    install(site, "[raspy.devices]\nodd.thing = plug_waits:Thing\n")
+    with broker() as broker_ip, started(Fake("pi", "fake", broker_ip)) as server:
+        replies: list[list[bytes]] = []
+        server.handle(server.worker_devices(), [b"template", b"odd.thing"], replies.append)
+        assert ask(server, "template", "switch")[1] == "200"
+        assert ask(server, "exec", "heater", "power", "on", "0.1")[1] == "200"
+        until(server, lambda: server.devices["heater"].details()["reason"] == "the lease ended")
+        assert not replies
+        until(server, lambda: hasattr(sys, "go"))
+        sys.go.set()  # type: ignore[attr-defined]
+        until(server, lambda: replies)
+        assert replies[0][-1] == b"404"
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit(3)", "type('Odd', (BaseException,), {})()"])
+def test_whatever_an_import_raises_is_a_field_error(site: Path, raised: str) -> None:
+    (site / "plug_raises.py").write_text(f"raise {raised}\n")
+    register = DeviceRegister()
+    register.plugin("odd.thing", "plug_raises:Thing")
+    with pytest.raises(FieldErrors, match="cannot be imported"):
+        register.find("odd.thing")

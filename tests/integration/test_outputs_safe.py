@@ -227,6 +227,30 @@ def test_the_supervisor_is_killed(bench: Bench) -> None:
     assert "heater: safe: the server stops" in bench.appliance.log
 
 
+def test_the_server_and_the_supervisor_are_killed_at_once(bench: Bench) -> None:
+    bench.run()
+    bench.turn_on()
+    fake, supervisor = bench.appliance.pid("fake"), bench.appliance.process
+    assert supervisor is not None
+    # It has no time at all to see to it.
+    supervisor.send_signal(signal.SIGSTOP)
+    os.kill(fake, signal.SIGKILL)
+    killed = time.time()
+    supervisor.kill()
+    supervisor.wait()
+    assert bench.safe_at() <= killed + LEASE + AFTER + BUSY
+
+
+def test_the_configuration_is_broken_when_the_server_is_killed(bench: Bench) -> None:
+    bench.run()
+    bench.turn_on()
+    bench.appliance.config.write_text("[run\n")
+    os.kill(bench.appliance.pid("fake"), signal.SIGKILL)
+    bench.made_safe()
+    assert bench.pin() == OFF
+    assert "is not TOML" in bench.appliance.log
+
+
 def test_a_server_that_is_told_to_stop_puts_it_off_first(bench: Bench) -> None:
     bench.run()
     bench.holder()

@@ -63,7 +63,7 @@ class Book:
         self.logger = self._start()
 
     def _start(self) -> Logger:
-        logger = Logger(
+        self.logger = Logger(
             "pi",
             "logger",
             f"ipc://{self.directory}",
@@ -72,8 +72,9 @@ class Book:
             LoggerConfig(**self.settings),
             self.clock,
         )
-        logger.start()
-        return logger
+        self.logger.start()
+        self.until(lambda: self.logger.subscriber)
+        return self.logger
 
     @property
     def file(self) -> Path:
@@ -128,10 +129,11 @@ class Book:
         """All readings, page by page."""
         found: list[list[Any]] = []
         place: float | None = since
+        skip = 0
         while place is not None:
-            page = self.good("rows", key, repr(place), repr(until), 1000)
+            page = self.good("rows", key, repr(place), repr(until), 1000, skip)
             found += page["rows"]
-            place = page["next"]
+            place, skip = page["next"], page["skip"]
         return found
 
     def append(self, rows: list[Any], trusted: bool = True, host: str = "shed", boot: str = "1") -> Any:

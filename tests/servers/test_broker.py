@@ -191,6 +191,17 @@ def test_a_request_that_nobody_takes_expires() -> None:
         assert not worker.requests
 
 
+def test_a_command_to_a_device_that_says_nothing_of_its_time_expires_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdp, "COMMAND_LIFETIME", 0.1)
+    with running_bus(heartbeat=100) as bus:
+        client, service = bus.stage.client(), unique() + b".devices"
+        client.request(service, b"exec", b"heater", b"power", b"on")
+        bus.eventually(lambda broker: broker._refused.value == 1)
+        client.request(service, b"list")
+        worker = bus.stage.worker(service)
+        assert worker.request().body == [b"list"]
+
+
 def test_a_request_expires_when_it_says_so_itself_wherever_it_stands() -> None:
     with running_bus(heartbeat=50) as bus:
         client, service = bus.stage.client(), unique()

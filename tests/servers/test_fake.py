@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from raspy.common.config import Config, ConfigError
+from raspy.common.config import Config, ConfigError, NothingDriven
 from raspy.common.devices.value import Value
 from raspy.common.mdcliapi import MajorDomoClient
 from raspy.servers.fake import Fake, FakeConfig
-from raspy.servers.fake.pins import Pins
+from raspy.servers.fake.pins import Pin, Pins
 from tests.bus import LIMIT, Bus, running, running_bus
 from tests.support_devices import ask, broker, follow, short_directory, started, until
 
@@ -203,6 +203,44 @@ def test_the_pins_follow_and_are_made_safe_without_the_server(monkeypatch: pytes
             assert {pins.read(name).duty for name in OUTPUTS} == {0}
             assert ask(server, "exec", "heater", "power", "on")[1] == "200"
         assert {pins.read(name).duty for name in OUTPUTS} == {0}
+
+
+def test_pins_without_a_device_are_made_safe_at_the_start_and_tried_until_they_are(tmp_path: Path) -> None:
+    left = Pins(str(tmp_path))
+    left.claim("co2", 0)
+    left.write("co2", 1)
+    (tmp_path / "stuck").mkdir()
+    with short_directory() as directory:
+        server = Fake("pi", broker_ip=f"ipc://{directory}", pins=Pins(str(tmp_path)))
+        with started(server):
+            assert left.read("co2") == Pin(0, 0)
+            assert "stuck: Is a directory" in server.conditions["pins"]
+            assert ask(server, "exec", "heater", "power", "on", "60")[1] == "200"
+            (tmp_path / "stuck").rmdir()
+            (tmp_path / "stuck").write_bytes(b'{"duty": 1, "safe": 0}')
+            until(server, lambda: "pins" not in server.conditions)
+            assert left.read("stuck") == Pin(0, 0)
+            assert left.read("heater").duty == 1, "what is held is left alone"
+
+
+def test_a_deleted_output_is_off_and_its_pin_goes(tmp_path: Path) -> None:
+    pins = Pins(str(tmp_path))
+    with short_directory() as directory, started(Fake("pi", broker_ip=f"ipc://{directory}", pins=pins)) as server:
+        assert ask(server, "new", '{"oid": "switch", "name": "air", "safe": true}')[1] == "200"
+        assert pins.read("air") == Pin(1, 1)
+        server.remove_device("air")
+        assert "air" not in pins.names()
+        assert server.duties.get("air", 0.0) == 0.0
+
+
+def test_make_safe_says_what_and_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    with pytest.raises(NothingDriven, match=rf"there is no {tmp_path}/raspy/fake/pins: NOTHING was made safe"):
+        Fake.make_safe(Config())
+    pins = Pins(Pins.place("fake"))
+    pins.claim("a", 0)
+    assert Fake.make_safe(Config()) == f"safe in {tmp_path}/raspy/fake/pins: a"
 
 
 def test_settings_outlive_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

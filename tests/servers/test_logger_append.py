@@ -140,7 +140,7 @@ def test_a_reading_that_cannot_be_costs_the_others_nothing(book: Book, row: Any,
 
 
 def test_no_room_for_a_series_is_said(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raspy.servers.logger.journal.MOST_SERIES", 1)
+    monkeypatch.setattr("raspy.servers.logger.numbers.MOST_SERIES", 1)
     answer = book.append([[KEY, NOON, None, 1.0, "ok"], [OTHER, NOON, None, 1.0, "ok"]])
     assert (answer["kept"], answer["refused"]) == (1, 1)
     assert OTHER in answer["problem"]

@@ -126,6 +126,16 @@ def test_coarse_rollups_of_fine_ones_are_those_of_the_readings(found: list[Readi
         assert_same(Buckets.unpack(buckets.starts[0], buckets.pack()), by_hand(found, level.step))
 
 
+@given(st.lists(numbers, min_size=1, max_size=9), st.integers(1, 9), st.sampled_from((1, 300_000)))
+def test_a_mean_is_not_beyond_what_it_is_of(found: list[float], times: int, apart: int) -> None:
+    rows = rows_of([(START + n * apart, value, OK, 60) for n, value in enumerate([0.1] * 3 + found * times)])
+    for lot in (rows, rows.between(START, START + 3 * apart)):
+        fine = rollups.of_rows(lot, LEVELS[0].step)
+        for buckets in (fine, rollups.of_buckets(fine, LEVELS[1].step), rollups.of_buckets(fine, LEVELS[2].step)):
+            for low, mean, high in zip(buckets.lows, buckets.means, buckets.highs, strict=True):
+                assert low <= mean <= high
+
+
 @given(readings, st.integers(0, 60))
 def test_two_lots_of_buckets_become_one(found: list[Reading], cut: int) -> None:
     found = list({one[:3]: one for one in found}.values())

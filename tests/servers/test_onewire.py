@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from unittest import mock
 
+import msgspec
 import pytest
 
 from raspy.common import MDP
@@ -17,7 +19,7 @@ from raspy.common.config import Config, ConfigError
 from raspy.common.devices.value import Value
 from raspy.common.mdcliapi import MajorDomoClient
 from raspy.servers import onewire
-from raspy.servers.onewire import OneWire, OneWireConfig, sysfs
+from raspy.servers.onewire import OneWire, OneWireConfig, reader, sysfs
 from raspy.servers.onewire.simulate import BAD, GOOD, Tree, main
 from tests.support_devices import ask, broker, follow, reading, short_directory, started, until
 
@@ -85,6 +87,23 @@ def test_a_probe_that_appears_is_found(nowhere: str, tmp_path: Path) -> None:
         assert owner.conditions == {}
 
 
+def test_85_degrees_that_were_refused_are_not_believed_later(nowhere: str, tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path))
+    tree.add(PROBE, GOOD[PROBE][0])
+    with started(server(nowhere, tmp_path, poll=0.1)) as owner:
+        until(owner, lambda: quality(owner, PROBE) == "ok")
+        line = "50 05 55 05 7f a5 81 66 61"
+        assert reader.crc8(bytes.fromhex(line)) == 0
+        tree.add(PROBE, f"{line} : crc=61 YES\n{line} t=85000\n")
+        probe = owner.probe(PROBE)
+        assert probe is not None
+        until(owner, lambda: probe.counts["power-on"])
+        good = probe.counts["good"]
+        until(owner, lambda: probe.counts["power-on"] > 6)
+        assert not probe.fresh, "nothing is left to compare with"
+        assert probe.counts["good"] == good
+
+
 def test_a_probe_that_goes_stays_as_an_error_and_comes_back(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
     tree.add(PROBE, GOOD[PROBE][0])
@@ -117,6 +136,79 @@ def test_a_ghost_that_never_read_well_is_forgotten(tmp_path: Path) -> None:
         tree.remove(ghost)
         until(owner, lambda: not shown)
         assert owner.devices == {}
+
+
+def stays(owner: OneWire, name: str, polls: int = 3) -> None:
+    """Several searches do not find a probe, and it is still there."""
+    probe = owner.probe(name)
+    assert probe is not None
+    before = probe.counts["gone"]
+    until(owner, lambda: probe.counts["gone"] >= before + polls)
+    assert owner.devices[name] is probe
+    assert quality(owner, name) == "error"
+
+
+def test_a_probe_with_settings_that_never_read_well_is_missed(nowhere: str, tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path / "w1"))
+    tree.add(PROBE, BAD["28-011432f138fa"][0])
+    owner = server(nowhere, tmp_path / "w1")
+    owner.keep_settings(str(tmp_path / "devices.json"), store=False)
+    with started(owner):
+        until(owner, lambda: quality(owner, PROBE) == "error")
+        replies: list[list[bytes]] = []
+        owner.handle(owner.worker_devices(), [b"exec", PROBE.encode(), b"config", b'{"offset": 1}'], replies.append)
+        until(owner, lambda: replies)
+        tree.remove(PROBE)
+        stays(owner, PROBE)
+
+
+def test_a_probe_of_which_the_settings_are_not_known_yet_is_missed(nowhere: str, tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path / "w1"))
+    tree.add(PROBE, BAD["28-011432f138fa"][0])
+    owner = server(nowhere, tmp_path / "w1")
+    owner.keep_settings(str(tmp_path / "devices.json"), store=True)
+    with started(owner):
+        until(owner, lambda: quality(owner, PROBE) == "error")
+        tree.remove(PROBE)
+        stays(owner, PROBE)
+
+
+def test_a_probe_whose_counts_were_reset_is_missed(nowhere: str, tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path))
+    tree.add(PROBE, GOOD[PROBE][0])
+    with started(server(nowhere, tmp_path)) as owner:
+        until(owner, lambda: quality(owner, PROBE) == "ok")
+        tree.remove(PROBE)
+        assert ask(owner, "exec", PROBE, "reset", "")[1] == "200"
+        stays(owner, PROBE)
+
+
+def test_many_that_come_and_go_keep_no_turn_of_the_loop_for_themselves(nowhere: str, tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path))
+    names = [f"28-0000000001{number:02x}" for number in range(60)]
+    with started(server(nowhere, tmp_path)) as owner:
+        until(owner, lambda: owner.buses.by_name)
+        most = 0
+
+        def counted(happened: Callable[[], bool]) -> Callable[[], bool]:
+            before = [len(owner.devices)]
+
+            def check() -> bool:
+                nonlocal most
+                most = max(most, abs(len(owner.devices) - before[0]))
+                before[0] = len(owner.devices)
+                return happened()
+
+            return check
+
+        with mock.patch.object(onewire, "PORTION", 0.0):
+            for name in names:
+                tree.add(name, "")
+            until(owner, counted(lambda: len(owner.devices) == 60))
+            for name in names:
+                tree.remove(name)
+            until(owner, counted(lambda: not owner.devices))
+        assert most <= 2
 
 
 def test_a_read_that_hangs_holds_up_neither_the_others_nor_the_loop(nowhere: str, tmp_path: Path) -> None:
@@ -188,6 +280,25 @@ def test_errors_and_a_missing_bus_are_signs_of_life(nowhere: str, tmp_path: Path
         since = time.monotonic()
         until(owner, lambda: time.monotonic() > since + 0.6)  # more than three polls and the time limit
         assert owner.alive()
+
+
+def test_a_directory_that_hangs_from_the_start_is_no_life(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, scan = threading.Event(), sysfs.scan
+
+    def hanging(path: str) -> sysfs.Found:
+        assert free.wait(60)
+        return scan(path)
+
+    Tree(str(tmp_path)).add(PROBE, GOOD[PROBE][0])
+    monkeypatch.setattr(sysfs, "scan", hanging)
+    with started(server(nowhere, tmp_path, poll=0.1, timeout=0.1)) as owner:
+        assert owner.alive()
+        until(owner, lambda: not owner.alive())
+        free.set()
+        until(owner, lambda: quality(owner, PROBE) == "ok")
+        until(owner, owner.alive)
 
 
 def test_a_missing_bus_is_a_condition_until_it_is_there(nowhere: str, tmp_path: Path) -> None:
@@ -385,6 +496,29 @@ def test_more_probes_than_can_be_are_told(nowhere: str, tmp_path: Path) -> None:
         until(owner, lambda: "probes" in owner.conditions)
         assert len(owner.devices) == 256
         assert owner.conditions["probes"] == "2 probes above the limit of 256 are not read"
+
+
+def test_probes_that_are_missed_take_no_place_of_one_that_is_there(nowhere: str, tmp_path: Path) -> None:
+    kept = [f"28-0000000000{number:02x}" for number in range(256)]
+    settings = {name: {"settings": {"oid": "sensor.temperature", "name": name}} for name in kept}
+    (tmp_path / "devices.json").write_bytes(msgspec.json.encode({"format": 1, "devices": settings}))
+    tree = Tree(str(tmp_path / "w1"))
+    owner = server(nowhere, tmp_path / "w1")
+    owner.keep_settings(str(tmp_path / "devices.json"), store=False)
+    with started(owner):
+        until(owner, lambda: len(owner.devices) == 256)
+        assert "probes" not in owner.conditions
+        tree.add(PROBE, GOOD[PROBE][0])
+        until(owner, lambda: quality(owner, PROBE) == "ok")
+        until(owner, lambda: "probes" in owner.conditions)
+        assert owner.conditions["probes"] == "1 probes above the limit of 256 are not read"
+        assert len(owner.devices) == 256
+        assert list(owner.buses.by_name) == ["w1_bus_master1"], "no bus for those that are nowhere"
+        tree.remove(PROBE)
+        until(owner, lambda: quality(owner, PROBE) == "error")
+        tree.add(kept[0], GOOD[PROBE][0])
+        until(owner, lambda: quality(owner, kept[0]) == "ok")
+        assert sum(probe.gone for probe in owner.probes()) == 255
 
 
 def test_the_command_that_builds_a_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

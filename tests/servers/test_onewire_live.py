@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from raspy.common import pool
 from raspy.common.devices.errors import ReadingError
 from raspy.servers.onewire import OneWire, OneWireConfig, bus, reader, sysfs
 from raspy.servers.onewire.simulate import GOOD, Tree
@@ -105,11 +106,10 @@ def test_a_single_probe_measures_for_itself(tmp_path: Path) -> None:
         until(owner, good(owner, 1))
         bulk, plain = counted(tree)
         assert bulk == 0
-        # The first reading passes over what a server before this one may have left behind.
-        assert plain == 2
+        assert plain == 1
         owner.read_soon(owner.probes()[0])
         until(owner, good(owner, 1, rounds=2))
-        assert counted(tree) == (0, 3)
+        assert counted(tree) == (0, 2)
 
 
 def test_bulk_can_be_switched_off(tmp_path: Path) -> None:
@@ -159,7 +159,6 @@ def test_what_was_measured_long_ago_is_passed_over(tmp_path: Path) -> None:
             temperature[0] = 30.0
             probe = owner.probe(rare)
             assert probe is not None
-            assert probe.pending
             owner.buses.of(probe).converted -= bus.FRESH
             owner.read_soon(probe)
             until(owner, lambda: probe.counts["good"] == 2)
@@ -179,6 +178,56 @@ def test_what_another_server_left_behind_is_passed_over(tmp_path: Path) -> None:
             found = reading(owner, name_of(0), "temperature")
             assert found is not None
             assert found.number() == 30.0
+
+
+def trigger(path: Path) -> None:
+    """What another program does: have all probes of the bus measure, and not wait for it."""
+    (path / "w1_bus_master1" / "therm_bulk_read").write_text("trigger\n")
+
+
+def test_what_another_program_had_measured_is_passed_over(tmp_path: Path) -> None:
+    temperature = [20.0]
+    with live(tmp_path) as tree:
+        tree.plug(name_of(0), lambda: temperature[0])
+        with serving(tmp_path) as owner:
+            until(owner, good(owner, 1))
+            trigger(tmp_path)
+            until(owner, lambda: counted(tree)[0] == 1)
+            temperature[0] = 30.0
+            owner.read_soon(owner.probes()[0])
+            until(owner, good(owner, 1, rounds=2))
+            found = reading(owner, name_of(0), "temperature")
+            assert found is not None
+            assert found.number() == 30.0
+            assert counted(tree) == (1, 2)
+
+
+def test_what_a_bulk_conversion_measured_that_was_given_up_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temperature, free, write = [20.0], threading.Event(), sysfs._write
+
+    def late(path: str, text: str) -> None:
+        assert free.wait(60)
+        write(path, text)
+
+    with live(tmp_path) as tree:
+        for number in range(2):
+            tree.plug(name_of(number), lambda: temperature[0])
+        monkeypatch.setattr(sysfs, "_write", late)
+        with serving(tmp_path, timeout=0.5) as owner:
+            until(owner, good(owner, 2))
+            assert "it hangs" in owner.probes()[0].how
+            free.set()
+            until(owner, lambda: counted(tree)[0] == 1 and owner.pool.hung == 0)
+            temperature[0] = 30.0
+            for probe in owner.probes():
+                owner.read_soon(probe)
+            until(owner, good(owner, 2, rounds=2))
+            for number in range(2):
+                found = reading(owner, name_of(number), "temperature")
+                assert found is not None
+                assert found.number() == 30.0
 
 
 def static_bus(path: Path, state: str | None) -> str:
@@ -243,7 +292,6 @@ def test_a_bulk_conversion_that_is_over_too_early_is_not_believed(tmp_path: Path
     try:
         with serving(tmp_path) as owner:
             until(owner, fallen_back(owner, "too early for a measurement: the bus did not answer"))
-            assert all(probe.pending or probe.counts["good"] for probe in owner.probes())
     finally:
         done.set()
         thread.join()
@@ -262,7 +310,7 @@ def test_a_bulk_conversion_that_is_not_permitted_is_said(tmp_path: Path) -> None
                 sysfs.convert_all(file, [], 1)
             problem = sysfs.set_resolution(str(resolution.parent), 9)
             assert problem.startswith("9 bits cannot be set: Permission denied: the server must be allowed to write")
-            found = sysfs.measure(str(resolution.parent), 0x28, None, 9, False)
+            found = sysfs.measure(str(resolution.parent), 0x28, None, 9, "")
             assert (found.degrees, found.bits, found.problem) == (21.0625, 12, problem)
         finally:
             os.seteuid(0)
@@ -312,12 +360,134 @@ def test_a_bus_that_hangs_starves_neither_another_nor_the_search(tmp_path: Path,
         until(owner, lambda: quality(owner, name_of(104)) == "ok")
         until(owner, lambda: all(p.details()["counts"]["good"] > n + 2 for p, n in zip(well, before, strict=True)))
         assert all(probe.details()["counts"]["timeout"] == 0 for probe in well)
-        assert owner.pool.hung <= bus.LOST
-        assert owner.alive()
+        assert owner.pool.hung < bus.STRANGERS
+        until(owner, lambda: not owner.alive())
         assert first.bus is not None
         for probe in first.bus.probes.values():
             probe.stuck = False
         until(owner, lambda: all(quality(owner, name_of(number)) == "ok" for number in range(20)))
+        until(owner, owner.alive)
+
+
+@pytest.mark.parametrize("masters", [1, 3])
+@pytest.mark.parametrize("stuck", [1, 3, 9])
+def test_stuck_probes_cost_the_others_of_their_bus_nothing_however_long(
+    tmp_path: Path, masters: int, stuck: int
+) -> None:
+    trees = [Tree(str(tmp_path), f"w1_bus_master{number + 1}") for number in range(masters)]
+    for number in range(stuck):
+        trees[0].add(name_of(number), TEXT)
+        trees[0].hang(name_of(number))
+    for number, tree in enumerate(trees):
+        for well in range(5):
+            tree.add(name_of(100 + 10 * number + well), TEXT)
+    with serving(tmp_path, poll=0.1, timeout=0.1) as owner:
+        until(owner, lambda: len(owner.probes()) == stuck + 5 * masters)
+        bad = [probe for probe in owner.probes() if probe.name < name_of(100)]
+        others = [probe for probe in owner.probes() if probe not in bad]
+        # Long enough for each of them to be tried as often as it ever is.
+        until(owner, lambda: all(probe.counts["timeout"] >= 40 for probe in bad))
+        assert stuck <= owner.pool.hung <= max(stuck, bus.SUSPECTS)
+        before = {probe.name: probe.counts["good"] for probe in others}
+        until(owner, lambda: all(probe.counts["good"] > before[probe.name] + 2 for probe in others))
+        assert all(probe.counts["timeout"] == 0 for probe in others)
+        assert owner.alive()
+
+
+def test_calls_of_probes_that_vanished_count_and_a_probe_that_is_known_is_read_on(tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path / "w1"))
+    tree.add(name_of(0), TEXT)
+    kept: list[str] = []
+
+    def vanish(name: str) -> None:
+        kept.append(str(tmp_path / name))
+        os.rename(tree.file(name), kept[-1])  # its call stays in the FIFO
+        tree.remove(name)
+
+    with serving(tmp_path / "w1", poll=0.1, timeout=0.1) as owner:
+        until(owner, good(owner, 1))
+        for number in range(1, bus.STRANGERS + 5):
+            name = name_of(number)
+            tree.add(name, TEXT)
+            tree.hang(name)
+            until(owner, lambda name=name: quality(owner, name) == "error")  # type: ignore[misc]
+            vanish(name)
+            until(owner, lambda name=name: name not in owner.devices)  # type: ignore[misc]
+        assert owner.pool.hung == bus.STRANGERS
+        tree.add(name_of(99), TEXT)
+        until(owner, lambda: quality(owner, name_of(99)) == "error")
+        found = reading(owner, name_of(99), "temperature")
+        assert found is not None
+        assert found.reason == f"not tried: {bus.STRANGERS} calls hang, and none has come back"
+        known = owner.probe(name_of(0))
+        assert known is not None
+        before = known.counts["good"]
+        until(owner, lambda: known.counts["good"] > before + 2)
+        assert known.counts["timeout"] == 0
+        for path in kept:
+            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        until(owner, lambda: quality(owner, name_of(99)) == "ok" and owner.pool.hung == 0)
+
+
+def test_a_probe_that_hung_is_tried_anew_when_it_was_plugged_out_and_in(tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path / "w1"))
+    tree.add(name_of(0), TEXT)
+    with serving(tmp_path / "w1", poll=0.1, timeout=0.1) as owner:
+        until(owner, good(owner, 1))
+        tree.hang(name_of(0))
+        (probe,) = owner.probes()
+        until(owner, lambda: owner.hung_calls(probe) == 4)
+        os.rename(tree.file(name_of(0)), tmp_path / "kept")  # its calls stay in the FIFO
+        tree.remove(name_of(0))
+        until(owner, lambda: probe.gone)
+        tree.add(name_of(0), TEXT)
+        until(owner, lambda: quality(owner, name_of(0)) == "ok")
+        assert owner.pool.hung == 4
+        os.close(os.open(tmp_path / "kept", os.O_RDWR | os.O_NONBLOCK))
+
+
+def test_a_pool_without_a_thread_left_makes_no_probe_hang_and_no_search_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "QUEUED", 1000)
+    tree = Tree(str(tmp_path))
+    tree.add(name_of(0), TEXT)
+    free = threading.Event()
+    with serving(tmp_path, poll=0.2, timeout=0.3) as owner:
+        until(owner, good(owner, 1))
+        try:
+            for number in range(pool.HUNG + 4):
+                owner.in_pool(free.wait, 60, done=lambda result, error: None, timeout=0.01)
+                until(owner, lambda number=number: owner.pool.hung > min(number, pool.HUNG))  # type: ignore[misc]
+            monkeypatch.setattr(pool, "QUEUED", 1)
+            until(owner, lambda: quality(owner, name_of(0)) == "error" and "bus" in owner.conditions)
+            until(owner, lambda: not owner.alive())
+            probe = owner.probe(name_of(0))
+            assert probe is not None
+            assert owner.hung_calls(probe) == 0
+            tree.add(name_of(1), TEXT)
+        finally:
+            free.set()
+        until(owner, lambda: quality(owner, name_of(0)) == quality(owner, name_of(1)) == "ok")
+        until(owner, lambda: owner.alive() and "bus" not in owner.conditions)
+
+
+def test_a_probe_that_is_read_rarely_tells_whether_the_bus_of_one_that_hangs_is_alive(tmp_path: Path) -> None:
+    tree = Tree(str(tmp_path))
+    for number in range(2):
+        tree.add(name_of(number), TEXT)
+    with serving(tmp_path, poll=0.2, timeout=0.2) as owner:
+        until(owner, good(owner, 2))
+        rare, quick = owner.probes()
+        rare.configure({"poll": 86400.0})
+        owner.read_soon(rare)
+        tree.hang(quick.name)
+        before = rare.counts["good"]
+        until(owner, lambda: quick.counts["timeout"] > 10)
+        assert rare.counts["good"] > before + 2
+        assert owner.alive()
+        tree.hang(rare.name)
+        until(owner, lambda: not owner.alive())
 
 
 def test_two_buses_measure_at_the_same_time(tmp_path: Path) -> None:
@@ -397,6 +567,48 @@ def test_a_clone_that_stays_at_12_bits_is_given_the_time_for_them(tmp_path: Path
             assert found.number() == 25.0
             assert ask(owner, "exec", name, "config", '{"resolution": 12}')[1] == "200"
             until(owner, lambda: "resolution" not in owner.conditions)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_chip_that_needs_longer_than_the_kernel_waits_is_found_out_at_once(tmp_path: Path, bulk: bool) -> None:
+    """As after a loss of power: the chip is back at 12 bits, and the kernel believes what was written before."""
+    temperature = [20.0]
+    with live(tmp_path, bulk=bulk) as tree:
+        for number in range(2):
+            tree.plug(name_of(number), lambda: temperature[0], fixed=True)
+        with serving(tmp_path) as owner:
+            until(owner, good(owner, 2))
+            for number in range(2):
+                (tmp_path / name_of(number) / "resolution").write_text("9\n")
+            temperature[0] = 30.0
+            for probe in owner.probes():
+                owner.read_soon(probe)
+            until(owner, good(owner, 2, rounds=2))
+            for number in range(2):
+                found = reading(owner, name_of(number), "temperature")
+                assert found is not None
+                assert found.number() == 30.0, "not what was measured before"
+                assert (tmp_path / name_of(number) / "resolution").read_text() == "12\n"
+
+
+def slow_chip(path: Path, resolution: str, conversion: str) -> str:
+    """The directory of a probe of 12 bits, and what the kernel believes of it."""
+    for name, text in {"w1_slave": TEXT, "resolution": resolution, "conv_time": conversion}.items():
+        (path / name).write_text(text)
+    return str(path)
+
+
+def test_a_time_that_the_owner_set_is_left_as_it_is(tmp_path: Path) -> None:
+    found = sysfs.measure(slow_chip(tmp_path, "12\n", "30\n"), 0x28, None, 0, "")
+    assert (found.degrees, found.conversion) == (21.0625, 0.03)
+
+
+def test_nothing_is_believed_that_was_read_too_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysfs, "set_resolution", lambda directory, bits: "not permitted")
+    for wanted in (0, 9):
+        with pytest.raises(ReadingError) as caught:
+            sysfs.measure(slow_chip(tmp_path, "9\n", "94\n"), 0x28, None, wanted, "")
+        assert str(caught.value) == "the chip has 12 bits and the kernel does not wait for them"
 
 
 def test_a_resolution_that_cannot_be_set_is_a_condition_and_readings_go_on(tmp_path: Path) -> None:
@@ -515,7 +727,7 @@ def test_a_live_probe_behaves_as_the_kernel_says(tmp_path: Path) -> None:
         assert tree.bus is not None
         slave, other = (str(tmp_path / name_of(number) / "w1_slave") for number in (0, 1))
         assert stat.S_ISFIFO(os.stat(slave).st_mode)
-        assert reader.read(slave, 0x28) == reader.Reading(20.0, bits=12)
+        assert reader.read(slave, 0x28) == reader.Reading(20.0, bits=12, genuine=True)
         assert counted(tree) == (0, 1)
         file = str(tmp_path / "w1_bus_master1" / "therm_bulk_read")
         assert Path(file).read_text() == "0\n"

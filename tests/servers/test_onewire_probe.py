@@ -146,6 +146,17 @@ def test_the_power_on_value_is_judged_by_what_the_chip_said_not_by_what_was_made
     assert device.last.degrees == 74.0
 
 
+def test_what_is_known_of_the_chip_is_kept_until_a_reading_says_otherwise() -> None:
+    device = probe()
+    for genuine, known in ((None, False), (True, True), (None, True), (False, False), (True, True)):
+        device.update({"temperature": 20.0, "found": Reading(20.0, genuine=genuine)})
+        assert device.genuine is known
+    device.update(ReadingError("crc", "no good"))
+    assert device.genuine
+    device.exec_cmd("", "reset", "")
+    assert not device.genuine
+
+
 def test_a_probe_without_known_settings_gives_no_value() -> None:
     device = probe()
     device.unsettled = "its settings are not known yet"

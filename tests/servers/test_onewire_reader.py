@@ -37,9 +37,9 @@ def ds18b20(raw: int, byte6: int, config: int = 0x7F) -> bytes:
     return text_of(raw.to_bytes(2, "little", signed=True) + bytes([0x4B, 0x46, config, 0xFF, byte6, 0x10]))
 
 
-def kind_of(text: bytes, family: int = 0x28, before: float | None = None) -> str:
+def kind_of(text: bytes, family: int = 0x28, before: float | None = None, genuine: bool = False) -> str:
     with pytest.raises(ReadingError) as caught:
-        reader.decode(text, family, before)
+        reader.decode(text, family, before, genuine)
     assert str(caught.value)
     return caught.value.kind
 
@@ -90,9 +90,45 @@ def test_85_degrees_of_a_clone_is_believed_on_the_way_there_only() -> None:
     assert kind_of(always_0c, before=25.0) == "power-on"
     assert kind_of(always_0c) == "power-on"
     other = ds18b20(0x0550, 0x81)
-    assert reader.decode(other, 0x28) == 85.0
     assert reader.decode(other, 0x28, before=84.5) == 85.0
     assert kind_of(other, before=25.0) == "power-on"
+    assert kind_of(other) == "power-on"
+
+
+@pytest.mark.parametrize("before", [None, 25.0, 80.0, 85.0])
+def test_a_genuine_chip_that_has_not_measured_is_not_believed_even_near_85(before: float | None) -> None:
+    assert kind_of(ds18b20(0x0550, 0x0C), before=before, genuine=True) == "power-on"
+    assert reader.decode(ds18b20(0x0550, 0x10), 0x28, before, genuine=True) == 85.0
+
+
+def test_at_less_than_12_bits_nothing_is_known_of_byte_6() -> None:
+    assert reader.decode(ds18b20(0x0550, 0x0C, config=0x1F), 0x28, before=84.5, genuine=True) == 85.0
+
+
+@pytest.mark.parametrize(
+    ("raw", "byte6", "config", "genuine"),
+    [
+        (0x157, 0x09, 0x7F, True),
+        (0x150, 0x10, 0x7F, True),
+        (0x154, 0x0C, 0x7F, None),  # a clone that always has 0x0c has it here too
+        (0x155, 0x0C, 0x7F, False),
+        (0x157, 0x81, 0x7F, False),
+        (0x157, 0x09, 0x3F, None),
+    ],
+)
+def test_a_genuine_chip_is_known_by_byte_6(raw: int, byte6: int, config: int, genuine: bool | None) -> None:
+    scratchpad = reader.decode_scratchpad(ds18b20(raw, byte6, config))
+    assert reader.genuine_of(scratchpad, 0x28) is genuine
+    assert reader.genuine_of(scratchpad, 0x10) is None
+
+
+def test_25_degrees_of_a_clone_that_begins_with_it_is_judged_by_the_reading_before() -> None:
+    text = text_of(bytes.fromhex("900155057f7e8166"))
+    assert kind_of(text) == "power-on"
+    assert kind_of(text, before=3.0) == "power-on"
+    assert reader.decode(text, 0x28, before=24.5) == 25.0
+    assert reader.decode(text_of(bytes.fromhex("910155057f7e8166")), 0x28) == 25.0625
+    assert reader.decode(ds18b20(0x0190, 0x10), 0x28) == 25.0
 
 
 def test_a_neighbour_of_85_degrees_is_nothing_special() -> None:
@@ -151,6 +187,14 @@ def test_ds18s20_with_counts_that_cannot_be(bytes_: str) -> None:
 def test_a_thermocouple_is_not_taken_for_a_ds1825() -> None:
     assert kind_of(text_of(bytes.fromhex("50014b46f0ff0c10")), 0x3B) == "unsupported"
     assert reader.decode(text_of(bytes.fromhex("50014b467fff0c10")), 0x3B) == 21.0
+
+
+@pytest.mark.parametrize(("config", "bits", "degrees"), [(0x10, 9, 25.0), (0x35, 10, 25.25), (0x7F, 12, 25.4375)])
+def test_a_ds1825_has_its_address_beside_the_resolution(config: int, bits: int, degrees: float) -> None:
+    text = ds18b20(0x0197, 0x09, config)
+    assert reader.decode(text, 0x3B) == degrees
+    assert reader.bits_of(reader.decode_scratchpad(text), 0x3B) == bits
+    assert reader.bits_of(reader.decode_scratchpad(text), 0x28) == (12 if config == 0x7F else 0)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +365,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 def test_one_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [TEXTS[6], TEXTS[0]]
     monkeypatch.setattr(reader, "slurp", lambda path: texts.pop(0).encode())
-    assert reader.read("x", 0x28) == reader.Reading(21.0625, bits=12, retried=True)
+    assert reader.read("x", 0x28) == reader.Reading(21.0625, bits=12, retried=True, genuine=False)
     texts[:] = [TEXTS[6], TEXTS[6], TEXTS[0]]
     assert file_kind("x") == "crc"
     assert texts == [TEXTS[0]]
@@ -339,6 +383,10 @@ def test_entries(tmp_path: Path) -> None:
         "3b-0000000a1b2c": "3b-0000000a1b2c",
     }
     assert found.unknown == {"": ["01-0000000a1b2c"]}
+    os.mkdir(os.fsencode(tmp_path) + b"/w1_bus_master\xff")
+    os.symlink(os.fsencode("../w1_bus_master") + b"\xff/28-0000000000ff", tmp_path / "28-0000000000ff")
+    assert sysfs.scan(str(tmp_path)).masters == found.masters
+    assert sysfs.scan(str(tmp_path)).probes["28-0000000000ff"].master == ""
     assert found.masters == {"w1_bus_master1": ""}
 
 
@@ -351,7 +399,7 @@ def test_temperature_is_read_where_w1_slave_is_missing(tmp_path: Path) -> None:
     (tmp_path / "temperature").write_text("21062\n")
     (tmp_path / "resolution").write_text("12\n")
     (tmp_path / "conv_time").write_text("750\n")
-    reading = sysfs.measure(str(tmp_path), 0x28, None, 0, False)
+    reading = sysfs.measure(str(tmp_path), 0x28, None, 0, "")
     assert reading == reader.Reading(21.0625, bits=12, plain=True, conversion=0.75)
     (tmp_path / "temperature").unlink()
     assert file_kind(str(tmp_path / "w1_slave")) == "gone"

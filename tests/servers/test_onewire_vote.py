@@ -63,7 +63,14 @@ def test_those_that_differ_are_named() -> None:
 
 def test_the_limit_itself_is_no_difference() -> None:
     assert result(stage({A: 24.0, B: 25.0}, method="agreement")) == 24.5
-    assert result(stage({A: 24.0, B: 26.0}, limit=1)) == 25.0
+    assert result(stage({A: 24.0, B: 25.0}, limit=1)) == 24.5
+    assert result(stage({A: 24.0, B: 25.0, C: 26.0}, limit=1)) == 25.0
+
+
+def test_a_median_is_not_taken_between_two_that_contradict_each_other() -> None:
+    assert refusal(stage({A: 24.0, B: 25.9})) == f"{A} (24 °C) and {B} (25.9 °C) differ by more than 1 °C"
+    two_and_two = {A: 24.0, B: 24.0, C: 26.0, "28-00000000000d": 26.0}
+    assert refusal(stage(two_and_two)).endswith("differ by more than 1 °C")
 
 
 def test_a_probe_in_error_is_left_out_and_said() -> None:
@@ -103,6 +110,18 @@ def test_an_old_reading_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(old, Probe)
     old.last_at = time.monotonic() - 3 * old.poll - 1
     assert result(vote) == 24.25
+    assert vote.left_out == {A: "its last reading is too old"}
+
+
+def test_a_member_that_is_read_less_often_than_the_vote_counts_while_it_is_fresh() -> None:
+    vote = stage({A: 24.0, B: 24.5, C: 24.0})
+    slow = vote.devices[A]
+    assert isinstance(slow, Probe)
+    slow.configure({"poll": 3600.0})
+    slow.last_at = time.monotonic() - 25
+    assert result(vote) == 24.0
+    slow.last_at = time.monotonic() - 31
+    result(vote)
     assert vote.left_out == {A: "its last reading is too old"}
 
 

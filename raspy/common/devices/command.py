@@ -19,6 +19,8 @@ DataSource = Literal["", "COUNTER", "DERIVE", "ABSOLUTE", "GAUGE"]
 Given = Mapping[str, Sequence[str] | str]
 """What a form sent: by the name of each field a list of texts, as :func:`urllib.parse.parse_qs` gives them, or one."""
 
+JSON_LIMIT = 262_144
+"""Characters of JSON that are decoded: more would keep the loop from its other work."""
 TEXT_LIMIT = 4096
 """Characters of a text value."""
 
@@ -196,6 +198,8 @@ def _text(command: Command, value: Any) -> str:
 
 def _json(command: Command, value: Any, kind: type[Any], name: str) -> Any:
     if isinstance(value, str):
+        if len(value) > JSON_LIMIT:
+            raise BadValue(f"{command.name}: JSON of more than {JSON_LIMIT} characters")
         try:
             value = msgspec.json.decode(value)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:

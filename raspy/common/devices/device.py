@@ -42,6 +42,8 @@ __all__ = [
     "Value",
 ]
 
+Plan = list[tuple["BaseDevice", DeviceSettings]]
+"""The settings that devices are to have."""
 MISSED_POLLS = 3
 """A value is stale when so many polls in a row gave none."""
 
@@ -134,6 +136,13 @@ class BaseDevice:
 
         :raises FieldErrors: with an entry for each field at fault
         """
+        self.adopt(self.plan(json))
+
+    def plan(self, json: str | bytes | Mapping[str, Any]) -> Plan:
+        """The settings that the device and its subdevices would have with those that are given; nothing is changed.
+
+        :raises FieldErrors: with an entry for each field at fault
+        """
         fields = json_object(json)
         errors = {}
         oid = fields.pop("oid", self.oid)
@@ -141,25 +150,50 @@ class BaseDevice:
             errors["oid"] = f"{shown(oid)} is not {self.oid}"
         parts = fields.pop("subdevices", {})
         config = convert(self.Settings, msgspec.to_builtins(self.config) | fields, errors)
+        if self.name and fields.get("name", self.name) != self.name:
+            errors["name"] = "never changes; the label may"
         changes = convert_parts(self.subdevices, parts, errors)
         if errors or config is None:
             raise FieldErrors(errors)
-        for device, settings in ((self, config), *changes):
+        return [(self, config), *changes]
+
+    def adopt(self, plan: Plan) -> None:
+        """Have the settings of a plan.
+
+        :raises FieldErrors: the class's own code cannot live with them; they are as they were
+        """
+        before = [(device, device.config) for device, _ in plan]
+        for device, settings in plan:
             device.config = settings
-        for device in (self, *(part for part, _ in changes)):
-            device.settings_changed()
+        try:
+            for device, _ in plan:
+                device.settings_changed()
+        except Exception as error:
+            for device, settings in before:
+                device.config = settings
+            told = f"{self.oid} cannot live with them: {type(error).__name__}: {error!s:.200}"
+            raise FieldErrors({"": told}) from error
 
     @property
     def json(self) -> str:
         """The device as JSON text, from which :meth:`new` makes the same again."""
         return msgspec.json.encode(self.to_dict()).decode()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a dictionary: the oid, the settings, and those of the subdevices."""
-        fields: dict[str, Any] = {"oid": self.oid, **msgspec.to_builtins(self.config)}
+    def to_dict(self, plan: Plan | None = None) -> dict[str, Any]:
+        """The same as a dictionary: the oid, the settings, and those of the subdevices.
+
+        :param plan: settings to show in place of those that the device has
+        """
+        configs = {id(device): settings for device, settings in plan or []}
+
+        def settings_of(device: BaseDevice) -> dict[str, Any]:
+            found: dict[str, Any] = msgspec.to_builtins(configs.get(id(device), device.config))
+            return found
+
+        fields: dict[str, Any] = {"oid": self.oid, **settings_of(self)}
         if self.subdevices:
             fields["subdevices"] = {
-                name: {k: v for k, v in msgspec.to_builtins(part.config).items() if k != "name"}
+                name: {k: v for k, v in settings_of(part).items() if k != "name"}
                 for name, part in self.subdevices.items()
             }
         return fields
@@ -356,8 +390,6 @@ class BaseDevice:
     def cmd_config(self, value: Any = None) -> dict[str, Any]:
         """Get the settings, or change those that are given; the name stays what it is."""
         if value is not None:
-            if value.get("name", self.name) != self.name:
-                raise FieldErrors({"name": "never changes; the label may"})
             self.configure(value)
         return self.to_dict()
 

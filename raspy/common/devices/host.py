@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -22,9 +22,10 @@ import msgspec
 from raspy.common import MDP
 from raspy.common.config import BusConfig, Config, state_directory
 from raspy.common.devices import plugins
+from raspy.common.devices.changes import Changes
 from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceRegister
 from raspy.common.devices.errors import DeviceError, FieldErrors, ReadingError
-from raspy.common.devices.keeper import Done, Keeper
+from raspy.common.devices.keeper import Keeper
 from raspy.common.devices.output import OutputDevice
 from raspy.common.devices.outputs import Outputs
 from raspy.common.devices.source import Read, Source
@@ -67,6 +68,7 @@ class DeviceServer(Server):
         self._sources: dict[str, Source] = {}
         self._poll_timer: Timer | None = None
         self.outputs = Outputs(self)
+        self.changes = Changes(self)
         self.keeper = self._keeper(None, False)
         """Keeps the settings; without :meth:`keep_settings` nothing outlives the server."""
         self._good = self.add_statistic(SNMPCounter(f"{service}.readings", "Good readings"))
@@ -94,6 +96,8 @@ class DeviceServer(Server):
     def _keeper(self, path: str | None, store: bool) -> Keeper:
         keeper = Keeper(self, path, store, self.settings_place, self.settings_places())
         keeper.on_settings = self._settings_found
+        keeper.on_nothing = self._settings_missing
+        keeper.owned = self.devices.__contains__
         return keeper
 
     def settings_place(self, name: str) -> str:
@@ -106,7 +110,12 @@ class DeviceServer(Server):
         return (self.name,)
 
     def start(self) -> None:
-        """Open the channels, make the devices that an owner made, and read every device at once."""
+        """Open the channels, make the devices that an owner made, and read every device at once.
+
+        :raises raspy.common.devices.keptfile.KeepError: another process keeps the same settings
+        """
+        self.keeper.lock()
+        self.make_rest_safe()
         super().start()
         for oid, path in plugins.found().items():
             self.types.plugin(oid, path)
@@ -115,6 +124,9 @@ class DeviceServer(Server):
         self.keeper.start()
         self.call_every(HELD / MISSED_POLLS, self._hold)
         self._arm()
+
+    def make_rest_safe(self) -> None:
+        """Make all the hardware safe that there is, whether there will be a device for it or not; to be extended."""
 
     def stop(self) -> None:
         """Put the outputs into their safe state, and leave the bus."""
@@ -144,12 +156,15 @@ class DeviceServer(Server):
             self.read_soon(part)
 
     def remove_device(self, name: str) -> None:
-        """Own a device no more, and delete its values from the tree. An output goes into its safe state."""
+        """Own a device no more, and delete its values from the tree. An output is put off for good.
+
+        :raises raspy.common.devices.errors.DriveError: an output could not be; the device stays
+        """
+        parts = list(self.devices[name].walk())
+        self.outputs.remove(*(part for part in parts if isinstance(part, OutputDevice)))
         self.keeper.forget(name)
-        for part in self.devices[name].walk():
-            if isinstance(part, OutputDevice):
-                self.outputs.remove(part)
-        for part in self.devices.pop(name).walk():
+        del self.devices[name]
+        for part in parts:
             source = self._sources.pop(part.path)
             for command in source.published:
                 self.publish(self._key(part, command), b"")
@@ -165,17 +180,6 @@ class DeviceServer(Server):
             return f"{device.name} comes with the server"
         return "" if device.oid in self.makeable() else f"{device.name} is found, not made"
 
-    def keep_device(self, device: BaseDevice, done: Done) -> None:
-        """Keep the settings of a device; ``done(error)`` follows when they are on the disk."""
-        whole = device.parent or device
-
-        def kept(error: Exception | None) -> None:
-            if error is None:
-                self._settled(whole)
-            done(error)
-
-        self.keeper.keep(whole.name, whole.to_dict(), kept)
-
     def _settle(self, device: BaseDevice) -> None:
         """Give a device the settings that are kept of it, or the reason why they are not known."""
         settings = self.keeper.find(device.name)
@@ -186,43 +190,64 @@ class DeviceServer(Server):
             except FieldErrors as error:
                 reason = f"its settings are no good: {error}"
                 MDP.logger.error("%s: %s", device.name, reason)
+        self._unsettle(device, reason)
+
+    def _unsettle(self, device: BaseDevice, reason: str) -> None:
         for part in device.walk():
             part.unsettled = reason
 
-    def _settled(self, device: BaseDevice) -> None:
+    def settled(self, device: BaseDevice) -> None:
         """The settings of a device are known, or are others than before."""
+        self._unsettle(device, "")
         for part in device.walk():
-            part.unsettled = ""
             if part.path in self._sources:
                 self.publish_device(part)
                 self.read_soon(part)
                 if isinstance(part, OutputDevice):
                     self.outputs.changed(part)
 
-    def _settings_found(self, name: str, settings: dict[str, Any] | None) -> None:
-        """The store has settings for a device, or none.
+    def _settings_found(self, name: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The store has settings for a device; returns those that it has then, None when there is no such device.
 
         :raises FieldErrors: it cannot have these
         """
         device = self.devices.get(name)
         if device is None:
-            if settings is not None:
-                self._make_again(name, settings)
-            return
-        if settings is not None:
-            device.configure(settings)
-        self._settled(device)
+            self._make_again(name, settings)
+            device = self.devices.get(name)
+            return None if device is None else device.to_dict()
+        device.configure(settings)
+        self.settled(device)
+        return device.to_dict()
+
+    def _settings_missing(self, name: str, reason: str) -> None:
+        """The store has nothing for a device: it is new, or (with a reason) that is not sure."""
+        device = self.devices.get(name)
+        if device is not None and reason:
+            self._unsettle(device, reason)
+        elif device is not None:
+            self.settled(device)
 
     def _make_again(self, name: str, settings: dict[str, Any]) -> None:
         """Make a device that an owner made once; what is wrong with its settings is reported."""
-        problem: str | None = None
-        if name in self.fixed or name in self.devices or settings.get("oid") not in self.makeable():
+        oid = settings.get("oid")
+        if name in self.fixed or name in self.devices or oid not in self.makeable():
             return
+        if oid in self.types.plugins:
+            self.import_types([oid], lambda: self._make_again(name, settings))
+            return
+        problem: str | None = None
         try:
             self.add_device(self.types.new({**settings, "name": name}))
-        except ValueError as error:
+        except Exception as error:
             problem = f"it cannot be made: {error}"
+            if not isinstance(error, ValueError):
+                self.report(error, f"making {name}")
         self.condition(f"device {name}", problem)
+
+    def import_types(self, oids: Iterable[str], then: Callable[[], None]) -> None:
+        """Import the classes of other packages that are still to be, on a thread; ``then()`` follows."""
+        self.types.import_later(oids, then, self.in_pool)
 
     def late(self, verbs: Verbs, body: list[bytes]) -> None:
         """A command to an output that came too late is an event."""
@@ -337,13 +362,13 @@ class DeviceServer(Server):
             self._accept(source, error)
             return
         source.current = read
-        source.reads.append(read)
 
     def _done(self, source: Source, result: Any, error: BaseException | None) -> None:
-        source.current = None
+        read, source.current = source.current, None
         if self._sources.get(source.device.path) is not source:
             return
         if isinstance(error, JobTimeout):
+            source.reads += [read] if read is not None else []
             source.retry = time.monotonic() + source.device.max_age * 2 ** max(source.hung - 1, 0)
             error = _hangs(source.device)
         self._accept(source, result if error is None else error)

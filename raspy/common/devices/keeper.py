@@ -18,7 +18,7 @@ import msgspec
 
 from raspy.common import MDP
 from raspy.common.buscall import BusCaller
-from raspy.common.devices.keptfile import Kept, KeptFile
+from raspy.common.devices.keptfile import Done, Kept, KeptFile
 from raspy.common.executive import Timer
 from raspy.common.server import Server
 
@@ -33,36 +33,24 @@ LOOKS = 60.0
 """Seconds between looks at what was changed there."""
 REPORTED = 5
 """Failures in a row after which the store is reported, when something waits for it."""
+SHOWN = 300
 
 WAITING = "its settings are not known yet: titanic.store has not answered"
 
-Done = Callable[[Exception | None], None]
+BAD = (msgspec.MsgspecError, ValueError, RecursionError)
 T = TypeVar("T")
 
 
-class Version(msgspec.Struct):
-    """What ``set`` answers."""
+class Exported(msgspec.Struct):
+    """What ``export`` answers: values by service, section and key."""
 
-    version: int
-
-
-class Keys(msgspec.Struct):
-    """What ``list`` of a section answers."""
-
-    keys: dict[str, int]
-
-
-class Entry(msgspec.Struct):
-    """What ``get`` answers."""
-
-    value: msgspec.Raw
-    version: int
+    services: dict[str, dict[str, dict[str, msgspec.Raw]]]
 
 
 class Keeper:
     """Keeps the settings of the devices of one server. Everything here is called on the loop.
 
-    :param server: whose loop, pool and conditions are used
+    :param server: whose loop and conditions are used
     :param path: the file; None: nothing outlives the server, and nobody is asked
     :param store: whether Titanic is on the bus
     :param place: the service of the store under which a device's settings are, by the name of the device
@@ -82,19 +70,33 @@ class Keeper:
         self.store = store and path is not None
         self.place = place
         self.places = places
-        self.on_settings: Callable[[str, dict[str, Any] | None], None] = lambda name, settings: None
-        """Called with what the store has for a device; None: it has nothing. What it raises is reported, and the
-        settings are not taken over."""
+        self.on_settings: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda name, settings: None
+        """Called with what the store has for a device; returns what the device has then, None when there is no use for
+        it. What it raises is reported, and the settings are not taken over."""
+        self.on_nothing: Callable[[str, str], None] = lambda name, reason: None
+        """Called when the store has nothing for a device that waits: it is new, or (with a reason) that is not sure."""
+        self.owned: Callable[[str], bool] = lambda name: True
+        """Whether there is such a device."""
         self._file = KeptFile(server, path) if path is not None else None
         self._kept: dict[str, Kept] = self._file.load() if self._file is not None else {}
         self._waiting: set[str] = set()
         """Devices of which nothing is known yet."""
+        self._seen: dict[str, int] = {}
+        """What was seen in the store, so that it is looked at once."""
         self._caller: BusCaller | None = None
         self._looking = self._again = False
         self._soon: Timer | None = None
         self._refused: dict[str, str] = {}
         self._problem = ""
         self._unreached = 0
+
+    def lock(self) -> None:
+        """See that no other process keeps the same file. Called first of all, when the server starts.
+
+        :raises KeepError: another one does
+        """
+        if self._file is not None:
+            self._file.lock()
 
     def start(self) -> None:
         """Begin to talk with the store."""
@@ -104,7 +106,7 @@ class Keeper:
             self.look()
 
     def close(self) -> None:
-        """Talk to nobody any more."""
+        """Talk to nobody any more, and let go of the file once it is written."""
         if self._caller is not None:
             self._caller.close()
             self._caller = None
@@ -120,6 +122,10 @@ class Keeper:
         kept = self._kept.get(name)
         return None if kept is None else kept.settings
 
+    def waits(self, name: str) -> bool:
+        """Whether the store may still have settings for a device, so that it must not be given others."""
+        return name in self._waiting and not self._lost()
+
     def missing(self, name: str) -> str:
         """Why the settings of a device are not known, empty when they are; the store is asked if it can help."""
         if self._file is None or (name in self._kept and not self._kept[name].deleted):
@@ -128,7 +134,7 @@ class Keeper:
             self._waiting.add(name)
             self.look()
             return WAITING
-        return f"its settings were lost ({self._file.lost}); give it some anew" if self._file.lost else ""
+        return self._lost()
 
     def forget(self, name: str) -> None:
         """A device is no more of which nothing was ever kept, as one that noise on a line has conjured up."""
@@ -139,22 +145,25 @@ class Keeper:
             self._save()
 
     def keep(self, name: str, settings: dict[str, Any] | None, done: Done) -> None:
-        """Keep a device's settings, or (None) that it is no more; ``done(error)`` follows when that is on the disk."""
+        """Keep a device's settings, or (None) that it is no more; ``done(error)`` follows when that is on the disk.
+
+        Of one device, the next change is made when the one before is over.
+        """
         if self._file is None:
             done(None)
             return
         before = self._kept.get(name)
-        version = before.version if before is not None else 0
-        kept = Kept(settings=settings, version=version, pending=self.store, deleted=settings is None)
+        kept = Kept(settings=settings, pending=self.store, deleted=settings is None)
         if settings is None and not self.store:
             self._kept.pop(name, None)
         else:
             self._kept[name] = kept
-        self._refused.pop(name, None)
 
         def written(error: Exception | None) -> None:
             if error is None:
                 self._waiting.discard(name)
+                self._refused.pop(name, None)
+                self._seen.pop(name, None)
                 self.look()
             elif self._kept.get(name) is kept or name not in self._kept:
                 # It is not kept, so it is not so.
@@ -179,7 +188,7 @@ class Keeper:
             if kept.pending and name not in self._refused:
                 break
         else:
-            self._list(list(self.places), {})
+            self._export(list(self.places), {})
             return
         words = [self.place(name), SECTION, name]
         if kept.deleted:
@@ -191,8 +200,7 @@ class Keeper:
     def _pushed(self, name: str, kept: Kept, reply: list[bytes]) -> None:
         if reply[-1] == MDP.BAD_REQUEST:
             # Only this one is at fault; the others go on.
-            self._refused[name] = _text(reply)
-            self._tell()
+            self._refuse(name, _text(reply))
         elif reply[-1] != MDP.OK:
             self._over(_text(reply))
             return
@@ -200,84 +208,72 @@ class Keeper:
             if kept.deleted:
                 del self._kept[name]
             else:
-                kept.version = _decode(reply[0], Version).version
                 kept.pending = False
             self._save()
         self._push()
 
-    def _list(self, places: list[str], found: dict[str, int]) -> None:
-        """Ask what the places of the store hold, one after the other, then fetch what is new there."""
+    def _export(self, places: list[str], found: dict[str, bytes]) -> None:
+        """Ask what the places of the store hold, one after the other, then see what is new there."""
         if not places:
             self._compare(found)
             return
         place = places.pop()
 
-        def listed(reply: list[bytes]) -> None:
+        def exported(reply: list[bytes]) -> None:
             if reply[-1] != MDP.OK:
                 self._over(_text(reply))
                 return
-            keys = _decode(reply[0], Keys).keys
-            found.update({name: version for name, version in keys.items() if self.place(name) == place})
-            self._list(places, found)
+            entries = msgspec.json.decode(reply[0], type=Exported).services.get(place, {}).get(SECTION, {})
+            found.update({name: bytes(raw) for name, raw in entries.items() if self.place(name) == place})
+            self._export(places, found)
 
-        self._ask("list", [place, SECTION], listed)
+        self._ask("export", [place], exported)
 
-    def _compare(self, found: dict[str, int]) -> None:
-        """What is in the store and not here, or in another version, is fetched; what is not there is sent again."""
-        here = self.places[0]
-        new = []
-        for name, version in found.items():
+    def _compare(self, found: dict[str, bytes]) -> None:
+        """Take what is new in the store; send again what it does not have; a device it does not know is a new one."""
+        for name, raw in found.items():
             kept = self._kept.get(name)
-            wanted = self.place(name) == here or name in self._waiting
-            if wanted if kept is None else (kept.version != version and not kept.pending):
-                new.append(name)
+            wanted = self.place(name) == self.places[0] or name in self._waiting if kept is None else not kept.pending
+            if wanted and self._seen.get(name) != hash(raw):
+                self._seen[name] = hash(raw)
+                self._take(name, raw)
+        self._seen = {name: mark for name, mark in self._seen.items() if name in found}
         for name, kept in self._kept.items():
-            if name not in found and not kept.pending and kept.settings is not None:
+            if name not in found and not kept.pending and kept.settings is not None and self.owned(name):
                 kept.pending = self._again = True
         for name in [name for name in self._waiting if name not in found]:
-            self._waiting.discard(name)
-            self._kept[name] = Kept()
-            self._save()
-            self.server.guard(self.on_settings, name, None)
-        self._fetch(new)
+            if not self._lost():
+                self._waiting.discard(name)
+                self._kept[name] = Kept()
+                self._save()
+            self.server.guard(self.on_nothing, name, self._lost())
+        self._over("")
 
-    def _fetch(self, names: list[str]) -> None:
-        if not names:
-            self._over("")
-            return
-        name = names.pop()
-
-        def fetched(reply: list[bytes]) -> None:
-            if reply[-1] == MDP.OK:
-                entry = _decode(reply[0], Entry)
-                self._take(name, entry)
-            elif reply[-1] != MDP.NOT_FOUND:
-                self._over(_text(reply))
-                return
-            self._fetch(names)
-
-        self._ask("get", [self.place(name), SECTION, name], fetched)
-
-    def _take(self, name: str, entry: Entry) -> None:
-        """Take over what the store has, unless it was changed here meanwhile."""
-        before = self._kept.get(name)
-        if before is not None and before.pending:
-            return
+    def _take(self, name: str, raw: bytes) -> None:
+        """Take over what the store has."""
+        before = self._kept.pop(name, None)
+        taken = before
         try:
-            settings = msgspec.json.decode(entry.value, type=dict[str, Any])
-            self._kept[name] = Kept(settings=settings, version=entry.version)
-            self.on_settings(name, settings)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            self._kept.pop(name, None)
-            if before is not None:
-                self._kept[name] = before
-            self._refused[name] = str(error)[:300]
-            self._tell()
-            return
-        if self._refused.pop(name, None) is not None:
-            self._tell()
-        self._waiting.discard(name)
-        self._save()
+            settings = msgspec.json.decode(raw, type=dict[str, Any])
+            if before is None or before.settings != settings:
+                self._kept[name] = Kept(settings=settings)
+                has = self.on_settings(name, settings)
+                if has is not None:
+                    # What the device made of it goes back, so that both are the same.
+                    taken = Kept(settings=has, pending=has != settings)
+                    self._again = self._again or taken.pending
+        except BAD as error:
+            self._refuse(name, str(error))
+        else:
+            if taken is not None:
+                self._waiting.discard(name)
+            if self._refused.pop(name, None) is not None:
+                self._tell()
+        self._kept.pop(name, None)
+        if taken is not None:
+            self._kept[name] = taken
+        if taken is not before:
+            self._save()
 
     def _ask(self, verb: str, words: list[str], done: Callable[[list[bytes]], None]) -> None:
         def answered(reply: list[bytes] | None) -> None:
@@ -286,8 +282,11 @@ class Keeper:
                 return
             try:
                 done(reply)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                self._over(f"its answer to {verb} is none: {error}")
+            except Exception as error:
+                # Whatever is wrong, the next look is to come.
+                if not isinstance(error, BAD):
+                    self.server.report(error, f"settings from {STORE}")
+                self._over(f"its answer to {verb} is not understood: {error}"[:SHOWN])
 
         assert self._caller is not None
         self._caller.call(STORE, [verb.encode(), *(word.encode() for word in words)], answered, TIMEOUT)
@@ -312,6 +311,14 @@ class Keeper:
         if self._file is not None:
             self._file.write(self._kept, lambda error: None)
 
+    def _lost(self) -> str:
+        lost = self._file.lost if self._file is not None else ""
+        return f"its settings were lost ({lost}); give it some anew" if lost else ""
+
+    def _refuse(self, name: str, problem: str) -> None:
+        self._refused[name] = problem[:SHOWN]
+        self._tell()
+
     def _tell(self) -> None:
         problems = [f"{name}: {problem}" for name, problem in self._refused.items()]
         if self._unreached > REPORTED:
@@ -319,9 +326,5 @@ class Keeper:
         self.server.condition("store", "; ".join(problems[:5]) or None)
 
 
-def _decode(data: bytes, kind: type[T]) -> T:
-    return msgspec.json.decode(data, type=kind)
-
-
 def _text(reply: list[bytes]) -> str:
-    return b" ".join(reply).decode("utf-8", "replace")[:300]
+    return b" ".join(reply).decode("utf-8", "replace")[:SHOWN]

@@ -30,8 +30,11 @@ FAILURE_LIMIT = 200
 RETRY = 1.0
 """Seconds until the safe state is tried again after the hardware did not take it."""
 
-UNKNOWN, SAFE, HELD, FAILED = "unknown", "safe", "held", "failed"
-"""Not driven yet; in the safe state; away from it under a lease; the safe state could not be reached."""
+BREAK, LONGEST_BREAK = 0.1, 60.0
+"""The part of the longest time on that an output must be off for a break to count, and the seconds that are enough."""
+
+UNKNOWN, SAFE, HELD, FAILED, REMOVED = "unknown", "safe", "held", "failed", "removed"
+"""Not driven yet; in the safe state; away from it under a lease; the safe state could not be reached; off for good."""
 
 NOT_READ = -1.0
 
@@ -58,7 +61,8 @@ class OutputSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=2_592_000,
             title="Longest time on",
-            description="It goes off after so long without a break, however often it is renewed; 0: no limit.",
+            description="It goes off after so long without a break, however often it is renewed; 0: no limit. To be "
+            "off for less than a tenth of it (at most 60 s) is no break.",
             extra={"unit": "s"},
         ),
     ] = 0.0
@@ -111,7 +115,8 @@ class OutputDevice(BaseDevice):
         self.on_change: Callable[[OutputDevice], None] = _no_change
         """Called when values or the deadline may have changed."""
         self.state = UNKNOWN
-        """``unknown`` until it was driven once, ``safe``, ``held``, or ``failed``: the safe state is tried again."""
+        """``unknown`` until it was driven once, ``safe``, ``held``, ``failed``: the safe state is tried again, or at
+        last ``removed``."""
         self.reason = "not driven yet"
         """Why it is in this state."""
         self.target = 0.0
@@ -126,6 +131,7 @@ class OutputDevice(BaseDevice):
         self._lease = 0.0
         self._renewed = 0.0
         self._left_safe = 0.0
+        self._on_since: float | None = None
         self._off_since = -math.inf
         self._step_at = math.inf
         self._shown_at = 0.0
@@ -147,7 +153,7 @@ class OutputDevice(BaseDevice):
         before, self._unsettled = self._unsettled, reason
         if reason and self.state in (HELD, FAILED):
             self.fall(f"its settings are not known: {reason}")
-        elif reason != before and self.state != UNKNOWN:
+        elif reason != before and self.state not in (UNKNOWN, REMOVED):
             self._show()
             self.on_change(self)
 
@@ -159,6 +165,13 @@ class OutputDevice(BaseDevice):
         :raises OSError: the hardware did not take it
         """
         raise NotImplementedError(f"{self.oid} has no hardware")
+
+    def release(self) -> None:
+        """Put the hardware off for good, and let go of it; to be extended. What is driven again takes it anew.
+
+        :raises OSError: the hardware did not take it
+        """
+        self.drive(0.0)
 
     def readings(self, level: float) -> dict[str, Any]:
         """What the commands show at a level, by name; to be overridden."""
@@ -183,23 +196,30 @@ class OutputDevice(BaseDevice):
     def settle(self) -> None:
         """Do what is due: the end of the lease, of the longest time on, a step on the way, another try."""
         now = self.clock()
-        if self.state == FAILED and now >= self._retry_at:
-            self._try_again()
-        elif self.state == HELD:
-            if now >= self._on_end():
-                self._locked = True
-                self.fall(f"it was on for its longest time, {self.outputs.longest_on:g} s")
-            elif now >= self._renewed + self._lease:
-                self.fall("the lease ended")
-            elif now >= self._step_at:
-                failure = self._follow(now)
-                if failure:
-                    self.fall(failure)
-        # Always, so that a call that came too early does not cost the next one.
-        self.on_change(self)
+        try:
+            if self.state == FAILED and now >= self._retry_at:
+                self._try_again()
+            elif self.state == HELD:
+                if now >= self._on_end():
+                    self._locked = True
+                    self.fall(f"it was on for its longest time, {self.outputs.longest_on:g} s")
+                elif now >= self._renewed + self._lease:
+                    self.fall("the lease ended")
+                elif now >= self._step_at:
+                    failure = self._follow(now)
+                    if failure:
+                        self.fall(failure)
+        finally:
+            # Always, so that a call that came too early does not cost the next one.
+            self.on_change(self)
 
     def fall(self, why: str) -> None:
-        """Go into the safe state at once, from whichever state; tried every second until the hardware takes it."""
+        """Go into the safe state at once, from whichever state; tried every second until the hardware takes it.
+
+        What was removed stays off.
+        """
+        if self.state == REMOVED:
+            return
         was, level = self.state, self._duty
         facts = self._facts() if was == HELD else {}
         self.reason = why
@@ -210,6 +230,32 @@ class OutputDevice(BaseDevice):
         finally:
             # Whatever becomes of the event: without a deadline nobody would try again.
             self.on_change(self)
+
+    def remove(self, why: str) -> None:
+        """Go off for good, whatever the safe state is, and let go of the hardware: it is nobody's any more.
+
+        :raises DriveError: the hardware did not take it; it is an output as before, in its safe state or tried again
+        """
+        self.fall(why)
+        if self.state == REMOVED:
+            return
+        failure = self._failure if self.state == FAILED else self._attempt(self.release)
+        if failure:
+            if self.state != FAILED:
+                self._duty = None
+                self.fall(failure)
+            raise DriveError(f"{self.path}: it cannot be removed while it is not known to be off: {failure}")
+        was_on, self._duty = bool(self._duty), 0.0
+        self.state = REMOVED
+        self._show()
+        if was_on:
+            self._report({})
+
+    def restore(self, why: str) -> None:
+        """Be an output again, in the safe state, after :meth:`remove`."""
+        if self.state == REMOVED:
+            self.state, self._duty = UNKNOWN, None
+            self.fall(why)
 
     def exec_cmd(self, oid: str, command: str, value: Any = None, hold: Hold | None = None) -> Any:
         """Execute a command as :meth:`BaseDevice.exec_cmd` does.
@@ -237,8 +283,10 @@ class OutputDevice(BaseDevice):
         """
         hold = self._hold
         by = f" by {hold.by}" if hold.by else ""
+        if self.state == REMOVED:
+            raise Refused(f"{self.path}: it is being removed")
         if level == self.outputs.safe_level:
-            self._locked = False
+            self._unlock()
             self.fall(f"told{by}")
             if self.state == FAILED:
                 raise DriveError(f"{self.path}: {self._failure}; it is tried again every {RETRY:g} s")
@@ -252,15 +300,16 @@ class OutputDevice(BaseDevice):
             self.start_level = self.outputs.safe_level if self._duty is None else self._duty
             self.aimed_at, self.target = now, level
         if entered:
+            if self._on_since is None or now - self._off_since >= self._break():
+                self._on_since = now
             self._left_safe = now
             self.state, self.reason = HELD, f"told{by}"
         self._by, self._renewed = hold.by, now
         self._lease = self.outputs.lease if hold.seconds is None else hold.seconds
-        failure = self._follow(now)
+        failure = self._follow(now, show=True)
         if failure:
             self.fall(failure)
             raise DriveError(f"{self.path}: {failure}")
-        self._show()
         try:
             if entered:
                 self._report({"by": self._by, "lease": self._lease})
@@ -274,7 +323,7 @@ class OutputDevice(BaseDevice):
 
     def cmd_reset(self, value: Any = None) -> bool:
         """Go into the safe state, and forget that the longest time on was reached."""
-        self._locked = False
+        self._unlock()
         self.fall("told to reset")
         return True
 
@@ -316,12 +365,15 @@ class OutputDevice(BaseDevice):
             raise Refused(f"{self.path}: its safe state could not be reached: {self._failure}")
         if self.state == HELD:
             return
+        now = self.clock()
+        if now >= self._on_end() and now - self._off_since < self._break():
+            self._locked = True
         if self._locked:
             raise Refused(
                 f"{self.path}: it was on for its longest time, {self.outputs.longest_on:g} s, and goes on again only "
                 "after it was told off"
             )
-        left = self._off_left(self.clock())
+        left = self._off_left(now)
         if left:
             raise Refused(
                 f"{self.path}: once off it stays off for {self.outputs.shortest_off:g} s; {math.ceil(left)} s are left"
@@ -329,18 +381,32 @@ class OutputDevice(BaseDevice):
 
     def _on_end(self) -> float:
         longest = self.outputs.longest_on
-        return self._left_safe + longest if longest else math.inf
+        return self._on_since + longest if longest and self._on_since is not None else math.inf
+
+    def _break(self) -> float:
+        """For how long it must be off for the longest time on to begin anew, in s."""
+        return min(self.outputs.longest_on * BREAK, LONGEST_BREAK)
+
+    def _unlock(self) -> None:
+        """It was told off: a longest time on that was reached is over."""
+        if self._locked:
+            self._locked, self._on_since = False, None
 
     def _off_left(self, now: float) -> float:
         shortest = self.outputs.shortest_off
         return max(self._off_since + shortest - now, 0.0) if shortest else 0.0
 
-    def _follow(self, now: float) -> str:
-        """Drive what the course says; return what went wrong."""
-        failure = self._drive(self.course(now))
-        self._step_at = self.next_step(now)
-        if not failure and (self._step_at == math.inf or now - self._shown_at >= 1):
-            self._show()
+    def _follow(self, now: float, show: bool = False) -> str:
+        """Drive what the course says, and have it shown; return what went wrong, whatever it was."""
+        try:
+            level = self.course(now)
+            self._step_at = float(self.next_step(now))
+        except Exception as error:
+            logger.error("%s does not know its way", self.path, exc_info=error)
+            return f"it does not know its way: {_text(error)}"
+        failure = self._drive(level)
+        if not failure and (show or self._step_at == math.inf or now - self._shown_at >= 1):
+            failure = self._show()
         return failure
 
     def _reach_safe(self) -> None:
@@ -364,25 +430,45 @@ class OutputDevice(BaseDevice):
 
     def _drive(self, level: float) -> str:
         """Drive the hardware; return what went wrong."""
-        try:
-            self.drive(level)
-        except Exception as error:
-            if not isinstance(error, OSError):
-                logger.error("driving %s failed", self.path, exc_info=error)
+        failure = self._attempt(self.drive, level)
+        if failure:
             self._duty = None
-            return f"it could not be driven: {str(error) or type(error).__name__}"[:FAILURE_LIMIT]
+            return failure
         if level == 0 and self._duty != 0:
             self._off_since = self.clock()
         self._duty = level
         return ""
 
-    def _show(self) -> None:
-        """Have the commands say what the hardware does."""
+    def _attempt(self, act: Callable[..., None], *args: float) -> str:
+        """Have the hardware do something; return what went wrong."""
+        try:
+            act(*args)
+        except Exception as error:
+            if not isinstance(error, OSError):
+                logger.error("driving %s failed", self.path, exc_info=error)
+            return f"it could not be driven: {_text(error)}"[:FAILURE_LIMIT]
+        return ""
+
+    def _show(self) -> str:
+        """Have the commands say what the hardware does; return what went wrong."""
         self._shown_at = self.clock()
-        if self._duty is None:
-            self.update(ReadingError("output", self._failure or self.reason))
-        else:
-            self.update(self.readings(self._duty))
+        failure, found = "", ReadingError("output", self._failure or self.reason)
+        if self._duty is not None:
+            readings = self._readings(self._duty)
+            if isinstance(readings, dict):
+                self.update(readings)
+                return ""
+            failure, found = str(readings), readings
+        self.update(found)
+        return failure
+
+    def _readings(self, level: float) -> dict[str, Any] | ReadingError:
+        """What the commands show at a level, or why nobody knows."""
+        try:
+            return self.readings(level)
+        except Exception as error:
+            logger.error("%s cannot say what it does", self.path, exc_info=error)
+            return ReadingError("output", f"it cannot say what it does: {_text(error)}"[:FAILURE_LIMIT])
 
     def _facts(self) -> dict[str, Any]:
         """What an event tells of the hold that is over: who, its lease, for how long since the last renewal, and in
@@ -397,10 +483,11 @@ class OutputDevice(BaseDevice):
 
     def _report(self, facts: dict[str, Any]) -> None:
         event = {"state": self.state, "reason": self.reason, **facts}
+        found = self._readings(self.target if self.state != REMOVED else 0.0)
         if self._duty is None:
             event["failure"] = self._failure
-        else:
-            event |= self.readings(self.target)
+        elif isinstance(found, dict):
+            event |= found
         level = logger.warning if self.state == FAILED else logger.info
         level("%s: %s: %s%s", self.path, self.state, self.reason, f" ({self._failure})" if self._failure else "")
         self.on_event(self, event)
@@ -414,6 +501,10 @@ class OutputDevice(BaseDevice):
 def _of_the_hardware(config: DeviceSettings) -> DeviceSettings:
     """The settings without those whose change does not concern the hardware."""
     return msgspec.structs.replace(config, label="", log=False)
+
+
+def _text(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:FAILURE_LIMIT]
 
 
 def _no_event(device: OutputDevice, event: dict[str, Any]) -> None:

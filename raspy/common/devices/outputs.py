@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from raspy.common.devices.output import OutputDevice
+from raspy.common.devices.output import DriveError, OutputDevice
 from raspy.common.executive import Timer
 from raspy.common.statistics import supervised
 
@@ -25,20 +25,50 @@ class Outputs:
         self.server = server
         self._outputs: list[OutputDevice] = []
         self._timer: Timer | None = None
+        self._starting = True
+        # The first turn of the loop comes after the start.
+        server.call_later(0, self._started)
+
+    def _started(self) -> None:
+        self._starting = False
 
     def add(self, output: OutputDevice) -> None:
         """Hold an output to its rules from now on; it begins in its safe state."""
         output.on_event = self.report
         output.on_change = self.changed
         self._outputs.append(output)
-        _, last_end = supervised()
-        self.server.guard(output.fall, f"the server starts; before: {last_end}" if last_end else "the server starts")
+        why = "it was made"
+        if self._starting:
+            _, last_end = supervised()
+            why = f"the server starts; before: {last_end}" if last_end else "the server starts"
+        self.server.guard(output.fall, why)
         self.changed(output)
 
-    def remove(self, output: OutputDevice) -> None:
-        """Leave an output alone, in its safe state."""
-        self.server.guard(output.fall, "it is removed")
-        self._outputs.remove(output)
+    def withdraw(self, *outputs: OutputDevice) -> None:
+        """Put outputs off for good, whatever their safe state is; from now on they refuse.
+
+        :raises DriveError: some could not be put off: all are outputs as before, held to their rules
+        """
+        try:
+            for output in outputs:
+                output.remove("it is removed")
+        except DriveError:
+            self.restore(*outputs)
+            raise
+
+    def restore(self, *outputs: OutputDevice) -> None:
+        """Have outputs that were withdrawn go on, in their safe state."""
+        for output in outputs:
+            self.server.guard(output.restore, "it is not removed after all")
+
+    def remove(self, *outputs: OutputDevice) -> None:
+        """Own outputs no more; they are put off for good first, where they have not been withdrawn.
+
+        :raises DriveError: some could not be put off: all are owned as before, and held to their rules
+        """
+        self.withdraw(*outputs)
+        for output in outputs:
+            self._outputs.remove(output)
         self._arm()
 
     def make_safe(self, why: str) -> None:

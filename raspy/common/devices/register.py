@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +17,8 @@ from raspy.common.MDP import logger
 if TYPE_CHECKING:
     from raspy.common.devices.device import BaseDevice
 
+IMPORT_TIME = 30.0
+"""Seconds that the import of a class of another package may take."""
 OID_LIMIT = 100
 PATH_LIMIT = 200
 PLUGINS_LIMIT = 200
@@ -127,14 +129,38 @@ class DeviceRegister:
 
     def _load(self, oid: str) -> None:
         """Import a class of another package; one that cannot be used is tried once, and the log says why."""
-        path = self.plugins.pop(oid, None)
-        if path is None:
+        if oid in self.plugins:
+            try:
+                self.loaded(oid, load(self.plugins[oid], oid))
+            except PluginError as error:
+                self.loaded(oid, error)
+
+    def import_later(self, oids: Iterable[str], then: Callable[[], None], in_pool: Callable[..., Any]) -> None:
+        """Import those of other packages that are still to be, one after the other, off the loop; ``then()`` follows.
+
+        :param in_pool: :meth:`raspy.common.executive.Executive.in_pool`
+        """
+        missing = [oid for oid in oids if oid in self.plugins]
+        if not missing:
+            then()
             return
-        try:
-            self.types[oid] = load(path, oid)
-        except PluginError as error:
-            self.broken[oid] = str(error)
-            logger.error("device class %s: %s", oid, error)
+        oid = missing[0]
+
+        def imported(found: Any, error: BaseException | None) -> None:
+            if oid in self.plugins:
+                self.loaded(oid, found if error is None else error)
+            self.import_later(missing[1:], then, in_pool)
+
+        in_pool(load, self.plugins[oid], oid, done=imported, timeout=IMPORT_TIME)
+
+    def loaded(self, oid: str, outcome: type[BaseDevice] | BaseException) -> None:
+        """Take what :func:`load` returned or raised, which may have been called on a thread."""
+        self.plugins.pop(oid, None)
+        if isinstance(outcome, type):
+            self.types[oid] = outcome
+        else:
+            self.broken[oid] = _told(outcome)
+            logger.error("device class %s: %s", oid, self.broken[oid])
 
 
 def is_oid(oid: str) -> bool:
@@ -162,10 +188,19 @@ def load(path: str, oid: str) -> type[BaseDevice]:
         _inspect(found())
     except PluginError:
         raise
-    except (Exception, SystemExit) as error:
-        # a class of strangers must not stop a server
-        raise PluginError(f"{path} cannot be imported: {type(error).__name__}: {error!s:.200}") from error
+    except BaseException as error:
+        # a class of strangers must not stop a server, whatever it raises
+        raise PluginError(f"{path} cannot be imported: {_told(error)}") from error
     return found
+
+
+def _told(error: BaseException) -> str:
+    """What an exception says, whose own code may be at fault too."""
+    try:
+        text = str(error)[:200]
+    except Exception:
+        text = "?"
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
 def _inspect(device: BaseDevice) -> None:
@@ -180,3 +215,5 @@ def _inspect(device: BaseDevice) -> None:
         if bad:
             raise PluginError(f"{shown(bad[0])} cannot be the name of a command, setting or subdevice")
     msgspec.json.encode(device.templates)
+    device.to_html()
+    device.to_dict(device.plan({}))

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from raspy.common.config import ID
-from raspy.common.devices.command import TEXT_LIMIT, shown
+from raspy.common.devices.command import JSON_LIMIT, TEXT_LIMIT, shown
 from raspy.common.devices.errors import FieldErrors
 from raspy.common.devices.value import flaw
 
@@ -78,6 +78,10 @@ def json_object(json: str | bytes | Mapping[str, Any] | None) -> dict[str, Any]:
     """
     if isinstance(json, Mapping):
         return {str(key): value for key, value in json.items()}
+    if json is not None and not isinstance(json, str | bytes):
+        raise FieldErrors({"": f"must be a JSON object, not {shown(json)}"})
+    if json is not None and len(json) > JSON_LIMIT:
+        raise FieldErrors({"": f"must be a JSON object of at most {JSON_LIMIT} bytes, not {len(json)}"})
     try:
         return msgspec.json.decode(b"{}" if json is None else json, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -108,6 +112,8 @@ def convert(settings: type[DeviceSettings], fields: Mapping[str, Any], errors: d
             wrong = result.check() | _too_long(result)
         except msgspec.ValidationError as error:
             wrong = {"": str(error)}
+        except Exception as error:  # the code of a class of another package
+            result, wrong = None, {"": f"the check of these settings failed: {type(error).__name__}: {error!s:.200}"}
     errors.update(wrong)
     return result
 

@@ -38,7 +38,7 @@ class Source:
         self.retry = 0.0
         """When another call is tried although one hangs."""
         self.reads: list[Read] = []
-        """Calls that may not have come back."""
+        """Calls that have overrun their time and may not have come back."""
         self.current: Read | None = None
         """The call that has time left; None between two."""
         self.good: bool | None = None
@@ -49,5 +49,6 @@ class Source:
     @property
     def hung(self) -> int:
         """Calls that have overrun their time and not come back."""
-        self.reads = [read for read in self.reads if not read.over]
-        return sum(read is not self.current for read in self.reads)
+        if self.reads:
+            self.reads = [read for read in self.reads if not read.over]
+        return len(self.reads)

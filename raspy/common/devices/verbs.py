@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raspy.common import MDP
 from raspy.common.devices.errors import DeviceError, FieldErrors, UnknownCommand, Unsupported
+from raspy.common.devices.keptfile import KeepError
 from raspy.common.devices.output import DriveError, Hold, OutputDevice, Refused
+from raspy.common.devices.settings import json_object
 from raspy.common.verbs import Later, VerbError, Verbs
 
 if TYPE_CHECKING:
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 SETTINGS = ("config", "poll", "log")
 """Commands that change settings, which are kept before they are acknowledged."""
 
+PATIENCE = 3.0
+"""Seconds that the disk, or an import, may take before the answer is that it has not yet."""
+
+# One slot: Titanic keeps the order of commands only to a service that takes one request at a time.
 DEVICES = Verbs("devices")
 
 
@@ -57,54 +64,56 @@ def info(server: DeviceServer, name: str) -> dict[str, Any]:
 
 
 @DEVICES.verb(reads=True)
-def template(server: DeviceServer, oid: str = "") -> dict[str, Any]:
+def template(server: DeviceServer, oid: str = "") -> Later:
     """What a device of an oid is made of: schema, defaults, commands; without an oid, all kinds by oid."""
-    types = server.types.all()
-    makeable = server.makeable()
-    found = {
-        known: device_type().template | {"make": known in makeable}
-        for known, device_type in sorted(types.items())
-        if oid in ("", known)
-    }
-    if oid and not found:
-        raise VerbError(
-            MDP.NOT_FOUND, f"no kind of device {oid[:80]!r}; known are {', '.join(sorted(types)) or 'none'}"
-        )
-    return found[oid] if oid else found
+
+    def found() -> Any:
+        makeable = server.makeable()
+        types = {oid: server.types.find(oid)} if oid else server.types.all()
+        answer = {known: kind().template | {"make": known in makeable} for known, kind in types.items()}
+        return answer[oid] if oid else answer
+
+    return _typed(server, [oid] if oid else server.types.oids(), found, MDP.NOT_FOUND)
 
 
 @DEVICES.verb(reads=True)
-def check(server: DeviceServer, json: str) -> dict[str, Any]:
+def check(server: DeviceServer, json: str) -> Later:
     """Whether JSON describes a device of this server: ``{"ok": true, "errors": {field: reason}}``."""
-    errors = server.types.check(json)
-    return {"ok": not errors, "errors": errors}
+
+    def checked() -> Any:
+        errors = server.types.check(json)
+        return {"ok": not errors, "errors": errors}
+
+    return _typed(server, _oids(json), checked)
 
 
 @DEVICES.verb()
 def new(server: DeviceServer, json: str) -> Later:
     """Make a device of JSON with its ``oid``, its ``name`` and any of its settings; answers the whole of it."""
-    try:
+
+    def make() -> Later:
         device = server.types.new(json)
         if device.oid not in server.makeable():
             kinds = ", ".join(server.makeable()) or "none"
             raise FieldErrors({"oid": f"{device.oid} cannot be made here; what can be: {kinds}"})
-        if device.name in server.devices or device.name in server.fixed:
+        if device.name in server.devices or device.name in server.fixed or server.changes.changing(device.name):
             raise FieldErrors({"name": f"there is a device {device.name} already"})
-        # What another device of this name left behind is not its own.
-        server.add_device(device, kept=False)
-    except ValueError as error:
-        raise VerbError(MDP.BAD_REQUEST, str(error)) from error
-    later = Later()
+        later = Later()
 
-    def kept(error: Exception | None) -> None:
-        if error is None:
-            later.reply(describe(device))
-        else:
-            server.remove_device(device.name)
-            later.fail(MDP.UNAVAILABLE, str(error))
+        def kept(error: Exception | None) -> None:
+            try:
+                if error is None:
+                    # What another device of this name left behind is not its own.
+                    server.add_device(device, kept=False)
+            except ValueError as problem:
+                error = problem
+                server.keeper.keep(device.name, None, lambda _: None)
+            _complete(later, error, lambda: describe(device))
 
-    server.keep_device(device, kept)
-    return later
+        server.keeper.keep(device.name, device.to_dict(), kept)
+        return _in_time(server, later)
+
+    return _typed(server, _oids(json), make)
 
 
 @DEVICES.verb()
@@ -114,18 +123,25 @@ def delete(server: DeviceServer, name: str) -> Later:
     reason = "a subdevice goes with its device" if device.parent is not None else server.may_delete(device)
     if reason:
         raise VerbError(MDP.BAD_REQUEST, reason)
+    if server.changes.changing(device.name):
+        raise VerbError(MDP.UNAVAILABLE, f"{device.name}: its settings are being changed")
+    outputs = [part for part in device.walk() if isinstance(part, OutputDevice)]
+    try:
+        server.outputs.withdraw(*outputs)
+    except DriveError as error:
+        raise VerbError(MDP.ERROR, f"it is not deleted, as it cannot be put off: {error}") from error
     later = Later()
 
     def kept(error: Exception | None) -> None:
-        if error is not None:
-            later.fail(MDP.UNAVAILABLE, str(error))
-            return
         if server.devices.get(device.name) is device:
-            server.remove_device(device.name)
-        later.reply(None)
+            if error is None:
+                server.remove_device(device.name)
+            else:
+                server.outputs.restore(*outputs)
+        _complete(later, error, lambda: None)
 
     server.keeper.keep(device.name, None, kept)
-    return later
+    return _in_time(server, later)
 
 
 @DEVICES.verb(name="exec")
@@ -141,47 +157,100 @@ def execute(
     says ``by`` whom."""
     device = server.find_device(name)
     whole = device.parent or device
-    before = whole.to_dict()
+    if seconds and not isinstance(device, OutputDevice):
+        raise VerbError(MDP.BAD_REQUEST, f"{device.path} is no output: nothing is held for seconds")
     try:
+        if command in SETTINGS and value is not None:
+            return _change(server, device, command, value)
         if isinstance(device, OutputDevice):
             result = device.exec_cmd("", command, value, Hold.from_text(seconds, by))
-        elif seconds:
-            raise VerbError(MDP.BAD_REQUEST, f"{device.path} is no output: nothing is held for seconds")
         else:
             result = device.exec_cmd("", command, value)
-    except UnknownCommand as error:
-        raise VerbError(MDP.NOT_FOUND, str(error)) from error
-    except Unsupported as error:
-        raise VerbError(MDP.NOT_IMPLEMENTED, str(error)) from error
-    except Refused as error:
-        raise VerbError(MDP.CONFLICT, str(error)) from error
-    except DriveError as error:
-        raise VerbError(MDP.ERROR, str(error)) from error
-    except VerbError:
-        raise
     except (DeviceError, ValueError) as error:
-        raise VerbError(MDP.BAD_REQUEST, str(error)) from error
-    if value is None:
-        return result
-    if command in SETTINGS:
-        return _keep(server, device, before, result)
-    for part in whole.walk():
-        server.publish_device(part)
-        if command == "reset":
-            server.read_soon(part)
+        raise VerbError(status_of(error), str(error)) from error
+    if value is not None:
+        for part in whole.walk():
+            server.publish_device(part)
+            if command == "reset":
+                server.read_soon(part)
     return result
 
 
-def _keep(server: DeviceServer, device: BaseDevice, before: dict[str, Any], result: Any) -> Later:
-    """Answer when the settings are on the disk; what cannot be kept is undone."""
+def status_of(error: Exception) -> bytes:
+    """The status by which an error of a device is answered."""
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            return status
+    return MDP.BAD_REQUEST
+
+
+STATUSES: tuple[tuple[type[Exception], bytes], ...] = (
+    (KeepError, MDP.UNAVAILABLE),
+    (UnknownCommand, MDP.NOT_FOUND),
+    (Unsupported, MDP.NOT_IMPLEMENTED),
+    (Refused, MDP.CONFLICT),
+    (DriveError, MDP.ERROR),
+)
+
+
+def _change(server: DeviceServer, device: BaseDevice, command: str, value: str) -> Later:
+    """Change settings; answered when they are kept."""
+    whole = device.parent or device
+    if server.keeper.waits(whole.name):
+        # What is not known yet would be overwritten by what a new device has.
+        raise Refused(f"{whole.name}: {whole.unsettled or 'its settings are not known yet'}; ask again in a minute")
+    checked = device.commands[command].check(value)
+    later = Later()
+    server.changes.change(
+        device,
+        checked if command == "config" else {command: checked},
+        lambda error: _complete(later, error, lambda: device.exec_cmd("", command)),
+    )
+    return _in_time(server, later)
+
+
+def _complete(later: Later, error: Exception | None, result: Callable[[], Any]) -> None:
+    if error is None:
+        later.reply(result())
+    else:
+        later.fail(status_of(error), str(error))
+
+
+def _in_time(
+    server: DeviceServer, later: Later, told: str = "the disk has not taken it yet; it may be kept yet"
+) -> Later:
+    """Answer that it takes long when it does: whoever comes next is not to be kept waiting."""
+    timer = server.call_later(PATIENCE, later.fail, MDP.UNAVAILABLE, f"{told}: look before you ask again")
+    later.then(lambda _: timer.cancel())
+    return later
+
+
+def _oids(json: str) -> list[str]:
+    """The oid in JSON that may describe a device."""
+    try:
+        oid = json_object(json).get("oid")
+    except FieldErrors:
+        return []
+    return [oid] if isinstance(oid, str) else []
+
+
+def _typed(server: DeviceServer, oids: list[str], answer: Callable[[], Any], status: bytes = MDP.BAD_REQUEST) -> Later:
+    """What ``answer()`` says once the classes that it needs are there; classes of other packages take their time."""
     later = Later()
 
-    def kept(error: Exception | None) -> None:
-        if error is None:
-            later.reply(result)
+    def go() -> None:
+        try:
+            result = answer()
+        except FieldErrors as error:
+            later.fail(status, str(error))
+        except Exception as error:
+            server.report(error, "devices")
+            later.fail(MDP.ERROR, f"{type(error).__name__} in {server.name}; its log has the details")
         else:
-            (device.parent or device).configure(before)
-            later.fail(MDP.UNAVAILABLE, str(error))
+            if isinstance(result, Later):
+                result.then(later.answer)
+            else:
+                later.reply(result)
 
-    server.keep_device(device, kept)
-    return later
+    server.import_types(oids, go)
+    return _in_time(server, later, "a class of another package is still being imported")

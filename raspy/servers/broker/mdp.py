@@ -30,6 +30,8 @@ FRAME_LIMIT = 1024
 """Frames of one message, the identity included."""
 WORKER_LIMIT = 4096
 SERVICE_LIMIT = 16_384
+COMMAND_LIFETIME = 30.0
+"""Seconds for which a command to a device may wait that does not say itself for how long."""
 
 
 class Majordomo(Executive, Statistics):
@@ -86,16 +88,19 @@ class Majordomo(Executive, Statistics):
         if name.startswith(b"mmi."):
             self.service_internal(name, [sender, *msg[1:]])
             return
-        request = Request(sender, msg[1:], time.monotonic() + self._time_for(msg[1]))
+        request = Request(sender, msg[1:], time.monotonic() + self._time_for(name, msg[1:]))
         if name not in self.services and len(self.services) >= SERVICE_LIMIT:
             self._refuse(name, request, "the broker knows too many services")
         else:
             self.dispatch(self.require_service(name), request)
 
-    def _time_for(self, frame: bytes) -> float:
+    def _time_for(self, service: bytes, body: list[bytes]) -> float:
         """Seconds for which a request may wait: those that it says itself, when they are fewer."""
-        lifetime = self._lifetime(frame)
+        lifetime = self._lifetime(body[0])
         longest = self.settings.request_expiry
+        if body[0] == b"exec" and service.endswith(b".devices"):
+            # It says nothing, and may turn something on.
+            lifetime = COMMAND_LIFETIME
         return longest if lifetime is None else min(lifetime, longest)
 
     @staticmethod

@@ -35,6 +35,16 @@ class FakeOutput(OutputDevice):
         self.duty = value
         self.on_drive(value)
 
+    def release(self) -> None:
+        """Put the pin off, and give it back: its file goes.
+
+        :raises OSError: its file cannot be written
+        """
+        if self.pins is not None:
+            self.pins.release(self.name)
+        self.duty = 0.0
+        self.on_drive(0.0)
+
 
 class FakeSwitch(FakeOutput, Switch):
     """A simulated switch."""

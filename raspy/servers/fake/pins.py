@@ -35,7 +35,7 @@ class Pin(msgspec.Struct, frozen=True):
 class Pins:
     """The pins of one chip.
 
-    :param directory: where their files are; made when the first pin is claimed
+    :param directory: where their files are; made, again if need be, when a pin is driven
     """
 
     def __init__(self, directory: str) -> None:
@@ -56,7 +56,6 @@ class Pins:
         """
         if not ID.fullmatch(name):
             raise ValueError(f"{name[:80]!r} is no name for a pin: 1 to 63 of a-z, 0-9, _ and -")
-        os.makedirs(self.directory, exist_ok=True)
         self._put(name, Pin(safe, safe))
         self._safe[name] = safe
 
@@ -90,19 +89,32 @@ class Pins:
         except FileNotFoundError:
             return []
 
-    def make_safe(self) -> None:
-        """Put every pin into its safe state; one whose file was damaged is put off.
+    def make_safe(self) -> list[str]:
+        """Put every pin that this process has not claimed into its safe state; one whose file was damaged is put off.
 
+        :returns: their names
         :raises OSError: some could not be; all others have been
         """
+        names = [name for name in self.names() if name not in self._safe]
         failed = []
-        for name in self.names():
+        for name in names:
             try:
                 self._make_safe(name)
             except OSError as error:
                 failed.append(f"{name}: {error.strerror or error}")
         if failed:
-            raise OSError(f"pins that could not be made safe: {'; '.join(failed)}")
+            raise OSError(f"pins in {self.directory} that could not be made safe: {'; '.join(failed)}")
+        return names
+
+    def release(self, name: str) -> None:
+        """Put a pin off, and take it out of use: there is no such pin any more.
+
+        :raises OSError: it could not be; it is claimed as before
+        """
+        if name in self._safe:
+            self._put(name, Pin(0, 0))
+            os.unlink(os.path.join(self.directory, name))
+            del self._safe[name]
 
     def _make_safe(self, name: str) -> None:
         try:
@@ -118,6 +130,9 @@ class Pins:
         """Replace the file as a whole, so that a reader sees one state or the other. Not synced: a pin does not
         outlive the machine's power either."""
         path = os.path.join(self.directory, name)
-        with open(path + TEMPORARY, "wb") as file:
+        # Who makes it safe may be at it just now, too.
+        fresh = f"{path}.{os.getpid()}{TEMPORARY}"
+        os.makedirs(self.directory, exist_ok=True)
+        with open(fresh, "wb") as file:
             file.write(msgspec.json.encode(pin) + b"\n")
-        os.replace(path + TEMPORARY, path)
+        os.replace(fresh, path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 from msgspec import Meta
 
-from raspy.common.config import Config, Section
+from raspy.common.config import Config, NothingDriven, Section
 from raspy.common.devices.device import BaseDevice
 from raspy.common.devices.host import DeviceServer
+from raspy.common.devices.output import RETRY
 from raspy.common.verbs import Verbs
 from raspy.servers.fake import tank
 from raspy.servers.fake.camera import FakeCamera
@@ -103,12 +105,19 @@ class Fake(DeviceServer):
         return server
 
     @classmethod
-    def make_safe(cls, config: Config) -> None:
-        """Put the outputs into their safe state, with no server running.
+    def make_safe(cls, config: Config) -> str:
+        """Put the outputs into their safe state, with no server running; return what they are and where.
 
-        :raises OSError: some could not be
+        :raises raspy.common.config.NothingDriven: there is no directory of pins
+        :raises OSError: some could not be made safe
         """
-        Pins(Pins.place("fake")).make_safe()
+        pins = Pins(Pins.place("fake"))
+        if not os.path.lexists(pins.directory):
+            raise NothingDriven(
+                f"there is no {pins.directory}: NOTHING was made safe. The pins are there once the server has run; "
+                "RUNTIME_DIRECTORY, STATE_DIRECTORY and XDG_STATE_HOME must be as the server has them"
+            )
+        return f"safe in {pins.directory}: {', '.join(pins.make_safe()) or 'no pin'}"
 
     def start(self) -> None:
         """Open the channels; the simulation's time zero is now."""
@@ -134,6 +143,17 @@ class Fake(DeviceServer):
         super().add_device(device, kept)
         for part in device.walk():
             self.publish_device(part)
+
+    def make_rest_safe(self) -> None:
+        """Make the pins safe that have no device, or none yet; what fails is tried until it does not."""
+        try:
+            if self.pins is not None:
+                self.pins.make_safe()
+        except OSError as error:
+            self.condition("pins", str(error))
+            self.call_later(RETRY, self.make_rest_safe)
+        else:
+            self.condition("pins", None)
 
     def remove_device(self, name: str) -> None:
         """Own a device no more; a tank does not feel an output that is gone."""

@@ -97,7 +97,7 @@ class SimulatedSensor(SensorDevice):
         """Readings since the fault was set, or since time zero."""
         self._frozen: dict[str, float] | None = None
         self._release = threading.Event()
-        self._begun = False
+        self._simulates: SimulatedSettings | None = None
         super().__init__(json)
         self.begin()
 
@@ -120,18 +120,18 @@ class SimulatedSensor(SensorDevice):
     def begin(self) -> None:
         """Start the simulation, or start it anew: time zero is now. To be extended."""
         self.zero = time.monotonic()
-        self._begun = True
+        self._simulates = self._simulated
         self._set_fault(0.0)
 
     def at(self, elapsed: float) -> dict[str, float]:
         """The values at a time, in seconds since time zero; to be overridden. Changes nothing."""
         raise NotImplementedError
 
-    def configure(self, json: str | bytes | Mapping[str, Any]) -> None:
-        """Change the settings that are given, all or none."""
-        before = self._simulated
-        super().configure(json)
-        if self._begun:
+    def settings_changed(self) -> None:
+        """The simulation goes on with them from now on."""
+        super().settings_changed()
+        if self._simulates is not None:
+            before, self._simulates = self._simulates, self._simulated
             self.changed(before, self.elapsed)
 
     def changed(self, before: SimulatedSettings, elapsed: float) -> None:

@@ -21,17 +21,15 @@ import msgspec
 from raspy.common import MDP
 from raspy.common.kvsimple import BAD_BODY
 from raspy.common.verbs import VerbError
-from raspy.servers.logger import journal
+from raspy.servers.logger import journal, reading
 from raspy.servers.logger.folding import oldest_kept
+from raspy.servers.logger.numbers import Names
 from raspy.servers.logger.recent import MOST_SERIES, Batch, Segment
-from raspy.servers.logger.rows import DAY, OK, QUALITIES
-from raspy.servers.logger.schema import RAW
+from raspy.servers.logger.rows import DAY, LATEST, OK, QUALITIES
 
 MOST_ROWS = 10_000
 KEY_BYTES = 255
 UNIT_LENGTH = 20
-LATEST = 253_402_300_800_000
-"""ms; the year 10000."""
 OLDEST_AGE = 10 * 365 * 86_400.0
 LONGEST_HOLD = 31_536_000
 HOLD = 60
@@ -139,7 +137,7 @@ def flaw(late: Late) -> str:
         return "the value is not finite"
     if not 0 < late.max_age <= LONGEST_HOLD:
         return f"max_age {late.max_age!r:.30}: seconds, above 0 and at most a year"
-    if len(late.unit) > UNIT_LENGTH or not late.unit.isprintable():
+    if not is_unit(late.unit):
         return f"unit {late.unit!r:.30}: at most {UNIT_LENGTH} characters"
     return ""
 
@@ -149,15 +147,19 @@ def is_key(key: str) -> bool:
     return key.startswith("/") and 1 < len(key.encode("utf-8", "replace")) <= KEY_BYTES and key.isprintable()
 
 
+def is_unit(unit: str) -> bool:
+    """Whether it can be a unit, or is none."""
+    return len(unit) <= UNIT_LENGTH and unit.isprintable()
+
+
 def append(connection: sqlite3.Connection, items: list[Lot]) -> list[dict[str, Any]]:
     """Place late readings and write them: how many were kept, and why others were not."""
     return [_append(connection, lot) for lot in items]
 
 
 def _append(connection: sqlite3.Connection, lot: Lot) -> dict[str, Any]:
-    today = lot.now // DAY
-    first = oldest_kept(connection, RAW, lot.raw_days, 0, today + 1) or 0
     right, moved = Batch(), Batch(lot.segment)
+    days = _Days(connection, lot)
     unplaced = old = 0
     shifts = _Shifts(connection, lot)
     for late in lot.rows:
@@ -169,22 +171,42 @@ def _append(connection: sqlite3.Connection, lot: Lot) -> dict[str, Any]:
         else:
             unplaced += 1
             continue
-        if time // DAY < first:
+        if days.gone(late.key, late.unit, time // DAY):
             old += 1
         elif time < 0 or (lot.segment is None and time > lot.now + FUTURE):
             lot.refuse(f"{late.key}: its time is more than a day ahead")
         else:
-            value = float(late.value) if late.value is not None else 0.0
+            value = float(late.value) + 0.0 if late.value is not None else 0.0  # no minus zero
             hold = math.ceil(late.max_age)
             batch.add(late.key, late.unit, time, value, QUALITIES.index(late.quality), hold)
     kept = 0
     for batch in (right, moved):
-        full = journal.keep_one(connection, batch, new=True)
-        kept += sum(map(len, batch.rows.values()))
-        for key in full:
-            kept -= len(batch.rows[key])
-            lot.refuse(f"{key}: there are {MOST_SERIES} series already", len(batch.rows[key]))
+        kept += len(batch)
+        for key, count in journal.keep_one(connection, batch, late=True):
+            kept -= count
+            lot.refuse(f"{key}: there are {MOST_SERIES} series already", count)
     return {"kept": kept, "unplaced": unplaced, "old": old, "refused": lot.refused, "problem": lot.problem}
+
+
+class _Days:
+    """Of which days single readings are still known, so that one that is sent again counts once."""
+
+    def __init__(self, connection: sqlite3.Connection, lot: Lot) -> None:
+        self._connection = connection
+        self._first = oldest_kept(connection, lot.raw_days, 0, lot.now // DAY + 1) or 0
+        self._names = Names(connection)
+        self._gone: dict[tuple[str, str, int], bool] = {}
+
+    def gone(self, key: str, unit: str, day: int) -> bool:
+        """Whether they are not, of a series."""
+        if day < self._first:
+            return True
+        known = self._gone.get((key, unit, day))
+        if known is None:
+            number = self._names.number(self._names.place(key, unit, False))
+            known = number is not None and reading.gone(self._connection, number, day)
+            self._gone[key, unit, day] = known
+        return known
 
 
 class _Shifts:

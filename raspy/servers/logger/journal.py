@@ -6,21 +6,23 @@ The functions take a connection and run on a pool thread, in a transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
-from raspy.servers.logger.recent import MOST_SERIES, Batch, Segment
+from raspy.servers.logger import reading
+from raspy.servers.logger.numbers import Names, settle
+from raspy.servers.logger.recent import Batch, Segment
 from raspy.servers.logger.rows import DAY, OK, Rows
-from raspy.servers.logger.schema import MASK, SHIFT
+from raspy.servers.logger.schema import SHIFT
 
 CHECKPOINT = 250
 """Pages of the write-ahead log after which they are brought into the file. As many as the log keeps room for
 (:data:`~raspy.common.sqlitefile.WAL_LIMIT`): one that has to grow costs the file system's journal some more."""
-Refused = list[str]
-"""Series for which there was no room."""
+Refused = list[tuple[str, int]]
+"""Keys for whose series there was no room, and how many readings of each."""
 
 
 def prepare(connection: sqlite3.Connection, items: list[None]) -> list[None]:
     """Open the file."""
+    settle(connection)
     return items
 
 
@@ -30,54 +32,53 @@ def keep(connection: sqlite3.Connection, items: list[Batch]) -> list[Refused]:
     return [keep_one(connection, batch) for batch in items]
 
 
-def keep_one(connection: sqlite3.Connection, batch: Batch, new: bool = False) -> Refused:
+def keep_one(connection: sqlite3.Connection, batch: Batch, late: bool = False) -> Refused:
     """Write one batch: a row for each series, of each day one more.
 
-    :param new: a series may begin with a reading that is not good, of which it is not known whether it is a number
+    :param late: the units are not those that the keys have from now on, and a series may begin with a reading that is
+        not good, of which it is not known whether it is a number
     """
-    numbers = dict(connection.execute("SELECT key, id FROM series"))
-    free: Iterator[int] = iter(())
-    if any(key not in numbers for key in batch.rows):
-        free = iter(sorted(set(range(1, MOST_SERIES + 1)) - set(numbers.values())))
+    names = Names(connection)
     clock = _clock(connection, batch.segment)
-    days: dict[int, list[tuple[int, Rows]]] = {}
+    days: dict[int, list[tuple[int, int, Rows]]] = {}
     refused: Refused = []
-    for key, rows in batch.rows.items():
+    for (key, unit), rows in batch.rows.items():
         rows = rows.copy()
         rows.sort()
-        number = numbers.get(key)
+        current = not late and unit == batch.units.get(key)
+        name = names.place(key, unit, current)
+        number = names.number(name)
         if number is None:
-            if not new and OK not in rows.qualities:
+            unit = unit or batch.units.get(key, "")
+            if not (late or unit or OK in rows.qualities):
                 continue
-            number = next(free, None)
+            number = names.begin(name, unit, rows.times[-1] // DAY)
             if number is None:
-                refused.append(key)
+                refused.append((key, len(rows)))
                 continue
-            connection.execute(
-                "INSERT INTO series (id, key, unit, last) VALUES (?, ?, ?, ?)",
-                (number, key, batch.units.get(key, ""), rows.times[-1] // DAY),
-            )
-        elif batch.units.get(key):
-            unit = batch.units[key]
-            connection.execute("UPDATE series SET unit = ? WHERE id = ? AND unit <> ?", (unit, number, unit))
+        told = batch.marks.get(key, 0) if current else 0
         for day, part in rows.days():
-            days.setdefault(day, []).append((number, part))
+            days.setdefault(day, []).append((number, told, part))
     for parts in days.values():
         _append(connection, parts, clock)
     return refused
 
 
-def _append(connection: sqlite3.Connection, parts: list[tuple[int, Rows]], clock: int) -> None:
+def _append(connection: sqlite3.Connection, parts: list[tuple[int, int, Rows]], clock: int) -> None:
+    found: dict[int, tuple[int, Rows]] = {}
+    for number, told, rows in parts:
+        if number in found:  # of which the unit was not known at first
+            told, rows = told or found[number][0], reading.with_loose(found[number][1], rows)
+        found[number] = told, rows
     (last,) = connection.execute("SELECT max(id) FROM journal").fetchone()
     batch = ((last or 0) >> SHIFT) + 1
     connection.executemany(
-        "INSERT INTO journal (id, start, clock, data) VALUES (?, ?, ?, ?)",
-        [(batch << SHIFT | number, rows.times[0], clock, rows.pack()) for number, rows in sorted(parts, key=_number)],
+        "INSERT INTO journal (id, start, clock, told, data) VALUES (?, ?, ?, ?, ?)",
+        [
+            (batch << SHIFT | number, rows.times[0], clock, told, rows.pack())
+            for number, (told, rows) in sorted(found.items())
+        ],
     )
-
-
-def _number(part: tuple[int, Rows]) -> int:
-    return part[0]
 
 
 def _clock(connection: sqlite3.Connection, segment: Segment | None) -> int:
@@ -109,16 +110,3 @@ def set_right(connection: sqlite3.Connection, items: list[Segment]) -> list[int]
         connection.execute("DELETE FROM clock WHERE boot = ?", (right.boot,))
         moved.append(count)
     return moved
-
-
-def forget(connection: sqlite3.Connection, items: list[str]) -> list[bool]:
-    """Delete series with all that was kept of them; whether there was any such."""
-    found = []
-    for key in items:
-        number = connection.execute("SELECT id FROM series WHERE key = ?", (key,)).fetchone()
-        if number:
-            for table in ("journal", "raw", "minutes", "hours", "days"):
-                connection.execute(f"DELETE FROM {table} WHERE id & {MASK} = ?", number)  # noqa: S608  ours
-            connection.execute("DELETE FROM series WHERE id = ?", number)
-        found.append(number is not None)
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -16,15 +17,16 @@ from raspy.common.config import Section, state_directory
 from raspy.common.database import Database, StorageError
 from raspy.common.devices.value import Value, ValueFormatError
 from raspy.common.kvsubscriber import KvSubscriber
+from raspy.common.log import printable
 from raspy.common.server import Server
 from raspy.common.statistics import SNMP, SNMPCounter
 from raspy.common.storage import Read, Storage, Write
 from raspy.common.verbs import Later, VerbError, Verbs, json_encode
-from raspy.servers.logger import folding, journal, schema
-from raspy.servers.logger.append import LATEST, is_key
+from raspy.servers.logger import folding, journal, numbers, reading, schema
+from raspy.servers.logger.append import UNIT_LENGTH, is_key, is_unit
 from raspy.servers.logger.folding import Fold
 from raspy.servers.logger.recent import MOST_SERIES, Batch, Recent, Segment
-from raspy.servers.logger.rows import DAY, ERROR, OK, STALE
+from raspy.servers.logger.rows import DAY, ERROR, LATEST, OK, STALE
 from raspy.servers.logger.settings import LoggerConfig
 from raspy.servers.logger.verbs import LOG
 
@@ -35,10 +37,13 @@ STEP = 1000
 OFF = 60.0
 """Seconds by which the time of a reading may be off this clock; then it was made now. Older ones too when they are
 still good (``max_age``)."""
-MOST_FLYING = 4
-"""Batches that are given to a disk which takes none, one for each time that the clock was set."""
 MUCH = 20_000
-"""Late readings after which days are derived anew without waiting for the end of this one."""
+"""Readings after which the journal is looked through without waiting for the end of the day: for late ones, whose days
+are over, and for more of one series than are to stay there."""
+PATIENCE = 5.0
+"""Seconds that the disk may take to say what was logged last, before the devices are followed without it."""
+MOST_MISSING = 100
+"""Rows that cannot be read, of those that are counted."""
 
 
 class Logger(Server):
@@ -77,8 +82,10 @@ class Logger(Server):
         """The day of the last live reading of the last batch; the days before it are over."""
         self._segment: Segment | None = self._segment_now()
         self._folding = False
-        self._late = 0
+        self._unfolded = 0
         self._unkept: set[str] = set()
+        self._missing: dict[str, None] = {}
+        self._stopped = False
         self._rows = self.add_statistic(SNMPCounter(f"{service}.rows", "Readings taken"))
         self.add_statistic(SNMP(f"{service}.waiting", "Readings that are not on the disk yet"))
         self.add_statistic(SNMP(f"{service}.lost", "Readings given up because the disk took none for too long"))
@@ -94,12 +101,20 @@ class Logger(Server):
         self.storage.write(journal.prepare, None, lambda *_: None, keep=True)
         if self._segment is None:
             self._set_right()
-        self.subscriber = KvSubscriber(self, "/device", self.on_change)
+        # The broker tells the last readings again, which are not to be logged again.
+        self.storage.read(numbers.marks, self._follow)
+        self.call_later(PATIENCE, self._follow, None, None)
         self.call_every(self.settings.batch, self.flush)
         self.call_every(1.0, self.look_at_clock)
 
+    def _follow(self, marks: dict[str, int] | None, error: Exception | None) -> None:
+        if self.subscriber is None and not self._stopped:
+            self.recent.marks = marks or {}
+            self.subscriber = KvSubscriber(self, "/device", self.on_change)
+
     def stop(self) -> None:
         """Write what there is, and leave the bus."""
+        self._stopped = True
         if self.subscriber is not None:
             self.subscriber.close()
         self._send()
@@ -117,7 +132,7 @@ class Logger(Server):
     def update_statistic(self, oid: str = "") -> None:
         """Bring the values that are counted elsewhere up to date."""
         super().update_statistic(oid)
-        flying = sum(len(rows) for batch in self.recent.flying for rows in batch.rows.values())
+        flying = sum(map(len, self.recent.flying))
         for name, value in (
             ("waiting", self.recent.count + flying),
             ("lost", self.recent.lost),
@@ -146,7 +161,11 @@ class Logger(Server):
             number = float(value.value)
         else:
             return
-        now = self.clock.wall()
+        if self.recent.seen(key, zlib.crc32(body) or 1):
+            return
+        # Before the reading joins those of a clock that has just been set.
+        self.look_at_clock()
+        now = self.now() / 1000
         # What is stale still has the time of the last reading.
         near = quality != STALE and -max(OFF, value.max_age) <= value.time - now <= OFF
         time = value.time if near else now
@@ -162,6 +181,8 @@ class Logger(Server):
         """
         self._rows.set()
         lost = self.recent.lost
+        value += 0.0  # no minus zero
+        unit = unit if is_unit(unit) else printable(unit)[:UNIT_LENGTH]
         if not self.recent.add(key, unit, min(max(time, 0), LATEST - 1), value, quality, hold):
             self._no_room([key])
         if self.recent.lost != lost:
@@ -180,20 +201,21 @@ class Logger(Server):
             return
         day = max(rows.times[-1] for rows in batch.rows.values()) // DAY
         self.storage.write(journal.keep, batch, functools.partial(self._kept, batch), keep=True)
-        if day != self.today:
+        self._unfolded += len(batch)
+        if day != self.today or self._unfolded >= MUCH:
             self.today = day
             self.fold()
 
-    def _kept(self, batch: Batch, refused: list[str] | None, error: Exception | None) -> None:
+    def _kept(self, batch: Batch, refused: journal.Refused | None, error: Exception | None) -> None:
         self.recent.landed(batch)
         if error is not None:
             # A statement that failed: to try it again would fail again.
-            self.recent.lost += sum(map(len, batch.rows.values()))
+            self.recent.lost += len(batch)
             self._tell_lost()
             return
         self.condition("lost", None)
         if refused:
-            self._no_room(refused)
+            self._no_room([key for key, _ in refused])
 
     def _no_room(self, keys: list[str]) -> None:
         if len(self._unkept) < MOST_SERIES:
@@ -217,34 +239,50 @@ class Logger(Server):
         settings = self.settings
         keep = {
             "raw": settings.raw_days,
+            "pieces": settings.raw_days,
             "minutes": settings.five_minute_days,
             "hours": settings.hour_days,
             "days": settings.hour_days,
         }
-        self.storage.write(folding.fold, Fold(self.today, self.clock.boot_id, keep), self._folded)
+        since = round(self.clock.since() * 1000)
+        item = Fold(self.today, self.clock.boot_id, since, self._segment is None, keep)
+        self.storage.write(folding.fold, item, self._folded)
 
-    def _folded(self, more: bool | None, error: Exception | None) -> None:
+    def _folded(self, result: tuple[bool, list[str]] | None, error: Exception | None) -> None:
         self._folding = False
-        if error is not None:
+        if result is None or error is not None:
             # What is not folded is read from the journal; the next batch asks for it again.
             self.today = None
-        elif more:
+            return
+        more, missing = result
+        self._tell_missing(missing)
+        if more:
             self.fold()
         else:
-            self._late = 0
+            self._unfolded = 0
+
+    def _tell_missing(self, missing: list[str]) -> None:
+        if not missing:
+            return
+        for what in missing:
+            if len(self._missing) < MOST_MISSING:
+                self._missing[what] = None
+        count = len(self._missing)
+        more = f", and {count - 1} more (in the log)" if count > 1 else ""
+        self.condition("missing", f"not all of the history is there: {next(iter(self._missing))}{more}")
 
     def look_at_clock(self) -> None:
-        """See whether the clock was set, or is known to be right now."""
-        before, now = self._segment, self._segment_now()
-        if before is None and now is None:
+        """See whether the clock was set, or is known to be right now; what is gathered is moved with it."""
+        before = self._segment
+        if before is None:
             return
-        if before is not None and now is not None and abs(now.offset - before.offset) < STEP:
+        now = self._boot()
+        right = self.clock.trusted()
+        if not right and abs(now.offset - before.offset) < STEP:
             return
-        if len(self.recent.flying) >= MOST_FLYING:
-            return  # the disk takes none: what was gathered belongs to the time before, and waits
-        self._send()
-        self._segment = now
-        if now is None:
+        self.recent.move(now.offset - before.offset)
+        self._segment = None if right else now
+        if right:
             self._set_right()
 
     def _segment_now(self) -> Segment | None:
@@ -265,13 +303,15 @@ class Logger(Server):
         return self._segment
 
     def now(self) -> int:
-        """Unix time in ms."""
+        """Unix time in ms; while the clock is not known to be right, as it went when it was last looked at."""
+        if self._segment is not None:
+            return round(self.clock.since() * 1000) + self._segment.offset
         return round(self.clock.wall() * 1000)
 
     def appended(self, count: int) -> None:
         """Late readings were written."""
-        self._late += count
-        if self._late >= MUCH:
+        self._unfolded += count
+        if self._unfolded >= MUCH:
             self.today = self.now() // DAY if self.today is None else self.today
             self.fold()
 
@@ -282,12 +322,16 @@ class Logger(Server):
             connection.execute("BEGIN")
             try:
                 result = function(connection)
-                return msgspec.Raw(json_encode(result)) if result is not None else None
+                return msgspec.Raw(json_encode(result)) if result is not None else None, reading.noted()
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
-        return self._later(functools.partial(self.storage.read, whole), answer)
+        def found(result: tuple[Any, list[str]]) -> Any:
+            self._tell_missing(result[1])
+            return answer(result[0])
+
+        return self._later(functools.partial(self.storage.read, whole), found)
 
     def write(self, function: Write, item: Any, answer: Callable[[Any], Any]) -> Later:
         """The answer of a verb that writes."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import zlib
 from array import array
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice
+from operator import sub
 from typing import Any
 
 from raspy.common.MDP import GenericError
@@ -19,8 +20,8 @@ PLAIN, ZLIB = b"\0", b"\1"
 SMALL = 40
 """Bytes of a table that are not worth compressing."""
 LEVEL = 6
-MOST_BYTES = 64 << 20
-"""Of a table once it is unpacked; more is none of ours."""
+MOST_BYTES = 16 << 20
+"""Of a table that is not compressed; more is none of ours."""
 SIZES = {code: array(code).itemsize for code in "qIdB"}
 """Bytes of a number of each type; I has 4 and q has 8 wherever Linux runs."""
 BIG_ENDIAN = sys.byteorder == "big"
@@ -35,12 +36,15 @@ def pack(codes: str, columns: tuple[Any, ...]) -> bytes:
 
     :param codes: the type of each column (:mod:`array`); the first is packed as differences, of 32 bits each
     :param columns: arrays of one length; the first one ascends, by less than 2**32 in all
+    :raises BadTable: it would be too long to be unpacked again
     """
     first = columns[0]
     steps = array("I", [0])
-    steps.extend(array("I", [after - before for before, after in pairwise(first)]))
+    steps.extend(map(sub, islice(first, 1, None), first))
     parts = [_bytes(steps), *(_bytes(array(code, column)) for code, column in zip(codes[1:], columns[1:], strict=True))]
     plain = b"".join(parts)
+    if len(plain) > MOST_BYTES:
+        raise BadTable(f"{len(first)} rows are too many for one table")
     if len(plain) > SMALL:
         small = zlib.compress(plain, LEVEL)
         if len(small) < len(plain):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from raspy.servers.logger import reading, rollups
+from raspy.servers.logger.recent import named
 from raspy.servers.logger.rollups import Buckets
 from raspy.servers.logger.rows import DAY, OK, QUALITIES, Rows
 from raspy.servers.logger.schema import LEVELS, RAW, Level
@@ -27,6 +28,8 @@ STEPS = tuple(
 """Lengths of the buckets of a chart: multiples of those of the level that it is made from."""
 MOST_POINTS = 2000
 MOST_ROWS = 10_000
+MOST_PIECES = 24
+"""Pieces of days with very many readings that a chart is made from; of more, from their rollups."""
 GAP = "gap"
 Point = tuple[float, float | None, float | None, float | None, int, int, str]
 """When (Unix time, s), mean, minimum, maximum, good readings, bad readings, worst quality. ``gap``: from here on there
@@ -43,12 +46,13 @@ class Wanted:
     :param recent: what is not on the disk yet
     :param now: Unix time in ms
     :param unit: that of what is not on the disk yet
+    :param skip: how many of the first ones, all of the time ``since``, are not wanted
     """
 
-    __slots__ = ("count", "end", "key", "recent", "since", "unit", "until")
+    __slots__ = ("count", "end", "key", "recent", "since", "skip", "unit", "until")
 
     def __init__(
-        self, key: str, since: int, until: int, count: int, recent: Rows, now: int = 0, unit: str = ""
+        self, key: str, since: int, until: int, count: int, recent: Rows, now: int = 0, unit: str = "", skip: int = 0
     ) -> None:
         self.key = key
         self.since = since
@@ -56,16 +60,19 @@ class Wanted:
         self.count = count
         self.recent = recent
         self.unit = unit
+        self.skip = skip
         self.end = min(until + 1, now)
         """Up to when there should be something."""
 
 
 def find(connection: sqlite3.Connection, wanted: Wanted) -> tuple[int, str] | None:
     """Number and unit of a series; number 0 when nothing of it is on the disk; None when there is nothing at all."""
-    found: tuple[int, str] | None = connection.execute(
-        "SELECT id, unit FROM series WHERE key = ?", (wanted.key,)
-    ).fetchone()
-    if found is None and OK not in wanted.recent.qualities:
+    wanted_row = "SELECT id, unit FROM series WHERE key = ?"
+    found: tuple[int, str] | None = connection.execute(wanted_row, (wanted.key,)).fetchone()
+    if found is not None and wanted.unit and found[1] and found[1] != wanted.unit:
+        # That of another unit, which will go by another name once what is not on the disk yet is.
+        found = connection.execute(wanted_row, (named(wanted.key, wanted.unit),)).fetchone() or (0, wanted.unit)
+    if found is None and not (OK in wanted.recent.qualities or (wanted.unit and len(wanted.recent))):
         return None
     number, unit = found or (0, "")
     return number, wanted.unit or unit
@@ -80,6 +87,8 @@ def chart(connection: sqlite3.Connection, wanted: Wanted) -> dict[str, Any] | No
     step = fitting_step(wanted.until - wanted.since, wanted.count)
     level = next((level for level in reversed(LEVELS) if level.step <= step), None)
     level = _reaching(connection, series, wanted, level)
+    if level is None and reading.count_pieces(connection, series, wanted.since, wanted.until) > MOST_PIECES:
+        level = LEVELS[0]
     if level is None:
         step, points = _fine_points(connection, series, wanted, step)
     else:
@@ -101,15 +110,18 @@ def _fine_points(connection: sqlite3.Connection, series: int, wanted: Wanted, st
     """The points that are made of single readings: each is one, and the length of a bucket is 0, if they are few."""
     since = wanted.since // step * step
     loose = _loose(connection, series, wanted, since, wanted.until + 1)
-    rows = Rows()
-    for _, part in reading.by_day(connection, series, loose, since, wanted.until + 1):
-        rows.extend(part)
-    exact = rows.between(wanted.since, wanted.until + 1)
-    if len(exact) <= wanted.count:
+    exact: Rows | None = Rows()
+    buckets = Buckets()
+    for rows in reading.by_day(connection, series, loose, since, wanted.until + 1):
+        buckets.extend(rollups.of_rows(rows, step))
+        if exact is not None:
+            exact.extend(rows.between(wanted.since, wanted.until + 1))
+            exact = exact if len(exact) <= wanted.count else None
+    if exact is not None:
         points = list(_row_points(exact, wanted.end))
         if len(points) <= wanted.count:
             return 0, points
-    return step, list(_bucket_points(rollups.of_rows(rows, step), step, wanted.end))
+    return step, list(_bucket_points(rollups.of_buckets(buckets, step), step, wanted.end))
 
 
 def fitting_step(span: int, points: int) -> int:
@@ -147,23 +159,25 @@ def _stored(connection: sqlite3.Connection, level: Level, series: int, wanted: W
     more = dict(_loose(connection, series, wanted, since // DAY * DAY, until // DAY * DAY + DAY).days())
     found = Buckets()
     for day in sorted({*more, *reading.days(connection, level.table, series, since // DAY, until // DAY)}):
-        kept = None
         if day in more:
-            known = reading.raw(connection, series, day)
-            rows = reading.with_loose(known, more[day])
-            assert rows is not None
-            buckets = rollups.of_rows(rows, level.step)
-            if known is None:
-                kept = reading.rollup(connection, level.table, series, day)
-            buckets = rollups.merged(kept, buckets, level.step) if kept is not None else buckets
+            buckets: Buckets | None = _of_day(connection, level, series, day, more[day])
         else:
-            kept = reading.rollup(connection, level.table, series, day)
-            if kept is None:
-                continue
-            buckets = kept
-        begin = day * DAY
-        found.extend(buckets if since <= begin and begin + DAY <= until else buckets.between(since, until))
+            buckets = reading.rollup(connection, level.table, series, day)
+        if buckets is not None:
+            begin = day * DAY
+            found.extend(buckets if since <= begin and begin + DAY <= until else buckets.between(since, until))
     return found
+
+
+def _of_day(connection: sqlite3.Connection, level: Level, series: int, day: int, loose: Rows) -> Buckets:
+    """The buckets of a day, with what is loose of it."""
+    if reading.in_pieces(connection, series, day):
+        return rollups.of_buckets(reading.fine_of_pieces(connection, series, day, loose), level.step)
+    if not reading.gone(connection, series, day):
+        return rollups.of_rows(reading.with_loose(reading.raw(connection, series, day), loose), level.step)
+    kept = reading.rollup(connection, level.table, series, day)
+    more = rollups.of_rows(loose, level.step)
+    return rollups.merged(kept, more, level.step) if kept is not None else more
 
 
 def _row_points(rows: Rows, end: int) -> Iterator[Point]:
@@ -204,24 +218,24 @@ def page(connection: sqlite3.Connection, wanted: Wanted) -> dict[str, Any] | Non
     series, unit = found
     loose = _loose(connection, series, wanted, wanted.since, wanted.until + 1)
     rows = Rows()
-    for _, part in reading.by_day(connection, series, loose, wanted.since, wanted.until + 1):
+    for part in reading.by_day(connection, series, loose, wanted.since, wanted.until + 1):
         rows.extend(part)
-        if len(rows) > wanted.count and rows.times[-1] != rows.times[wanted.count - 1]:
+        if len(rows) > wanted.skip + wanted.count:
             break
-    count = min(wanted.count, len(rows))
-    # Those of one time stay together, as the next page begins with a time.
-    while 0 < count < len(rows) and rows.times[count] == rows.times[count - 1]:
-        count += 1
+    begin = min(wanted.skip, rows.before(wanted.since + 1))
+    end = min(begin + wanted.count, len(rows))
+    following = rows.times[end] if end < len(rows) else None
     return {
         "key": wanted.key,
         "unit": unit,
         "rows": [
             (time / SECOND, value if quality == OK else None, QUALITIES[quality])
             for time, value, quality, _ in zip(
-                rows.times[:count], rows.values, rows.qualities, rows.holds, strict=False
+                *(column[begin:end] for column in (rows.times, rows.values, rows.qualities, rows.holds)), strict=True
             )
         ],
-        "next": rows.times[count] / SECOND if count < len(rows) else None,
+        "next": None if following is None else following / SECOND,
+        "skip": 0 if following is None else end - rows.before(following),
     }
 
 

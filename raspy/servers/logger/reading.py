@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+from raspy.servers.logger import rollups
 from raspy.servers.logger.packing import BadTable
 from raspy.servers.logger.rollups import Buckets
-from raspy.servers.logger.rows import DAY, Rows
-from raspy.servers.logger.schema import RAW, SHIFT
+from raspy.servers.logger.rows import DAY, LATEST, Rows
+from raspy.servers.logger.schema import IN_PIECES, LEVELS, PIECE, PIECES, PIECES_OF_DAY, RAW, SHIFT
 
 logger = logging.getLogger("raspy.logger")
+
+MOST_OF_PIECE = 200_000
+"""Readings of a series in 5 minutes; of more the later ones are given up."""
+MOST_NOTES = 20
+"""What is told of one job."""
 
 JOURNAL = f"""
     WITH RECURSIVE batch(n) AS (
@@ -35,7 +44,7 @@ def journal(connection: sqlite3.Connection, series: int, since: int, until: int)
         try:
             rows = Rows.unpack(start, data)
         except BadTable as error:
-            logger.error("history: row %s of journal cannot be read: %s", number, error)
+            note(connection, series, f"row {number} of journal that cannot be read ({error})")
             continue
         if rows.times[0] < since or rows.times[-1] >= until:
             rows = rows.between(since, until)
@@ -71,48 +80,159 @@ def _blob(connection: sqlite3.Connection, table: str, series: int, day: int) -> 
 
 
 def raw(connection: sqlite3.Connection, series: int, day: int) -> Rows | None:
-    """All readings of a day that is over, sorted; None when there are none."""
+    """All readings of a day that is over, sorted; None when there are none, or they are in pieces."""
     found = _blob(connection, RAW, series, day)
-    try:
-        return Rows.unpack(*found) if found else None
-    except BadTable as error:
-        _tell(RAW, series, day, error)
-        return None
+    return _unpack(connection, RAW, series, day, Rows, found) if found and found[1] != IN_PIECES else None
+
+
+def in_pieces(connection: sqlite3.Connection, series: int, day: int) -> bool:
+    """Whether the readings of a day are too many for one row."""
+    # Without the readings of a day that has none: the length of a column is known before it is read.
+    query = "SELECT data FROM raw WHERE id = ? AND length(data) = ?"
+    return bool(connection.execute(query, (day << SHIFT | series, len(IN_PIECES))).fetchone() == (IN_PIECES,))
+
+
+def gone(connection: sqlite3.Connection, series: int, day: int) -> bool:
+    """Whether the single readings of a day are no longer there, or cannot be read, and its rollups are there: another
+    reading may be one that is counted in them already."""
+    if not _blob(connection, LEVELS[-1].table, series, day) or in_pieces(connection, series, day):
+        return False
+    return raw(connection, series, day) is None
+
+
+def pieces(connection: sqlite3.Connection, series: int, day: int) -> list[int]:
+    """The numbers of the pieces of a day: since 1970, each 5 minutes."""
+    first = day * PIECES_OF_DAY
+    wanted = "SELECT id FROM pieces WHERE id = ?"
+    numbers = range(first, first + PIECES_OF_DAY)
+    return [number for number in numbers if connection.execute(wanted, (number << SHIFT | series,)).fetchone()]
+
+
+def piece(connection: sqlite3.Connection, series: int, number: int) -> tuple[Rows | None, bool]:
+    """The readings of a piece, sorted; and whether it is there and cannot be read."""
+    found = _blob(connection, PIECES, series, number)
+    if found is None:
+        return None, False
+    rows = _unpack(connection, PIECES, series, number, Rows, found)
+    return rows, rows is None
+
+
+def count_pieces(connection: sqlite3.Connection, series: int, since: int, until: int) -> int:
+    """How many pieces there are at most in ``since <= time < until``."""
+    return sum(
+        (min(until, (day + 1) * DAY) - max(since, day * DAY)) // PIECE + 2
+        for day in days(connection, RAW, series, since // DAY, until // DAY)
+        if in_pieces(connection, series, day)
+    )
+
+
+def fine_of_pieces(
+    connection: sqlite3.Connection,
+    series: int,
+    day: int,
+    loose: Rows,
+    put: Callable[[int, Rows], None] | None = None,
+) -> Buckets:
+    """The finest rollups of a day in pieces, with more readings, sorted; only the pieces are read that these are in.
+
+    :param put: called with each such piece as it is now
+    """
+    kept = rollup(connection, LEVELS[0].table, series, day)
+    if kept is None:
+        kept = Buckets()
+        for number in pieces(connection, series, day):
+            rows, _ = piece(connection, series, number)
+            if rows is not None:
+                kept.extend(rollups.of_rows(rows, PIECE))
+    fresh = Buckets()
+    for number, part in loose.parts(PIECE):
+        known, unreadable = piece(connection, series, number)
+        if unreadable:
+            continue  # these may be counted in its rollups already
+        rows = with_loose(known, part)
+        more = rows.cut(MOST_OF_PIECE)
+        if more:
+            note(connection, series, f"{more} readings of 5 minutes that had more than {MOST_OF_PIECE}")
+        fresh.extend(rollups.of_rows(rows, PIECE))
+        if put is not None:
+            put(number, rows)
+    return rollups.replaced(kept, fresh, PIECE)
 
 
 def rollup(connection: sqlite3.Connection, table: str, series: int, day: int) -> Buckets | None:
     """The rollups of a day that is over; None when there are none."""
     found = _blob(connection, table, series, day)
+    return _unpack(connection, table, series, day, Buckets, found) if found else None
+
+
+Packed = TypeVar("Packed", Rows, Buckets)
+
+
+def _unpack(
+    connection: sqlite3.Connection, table: str, series: int, number: int, kind: type[Packed], found: tuple[int, bytes]
+) -> Packed | None:
     try:
-        return Buckets.unpack(*found) if found else None
+        return kind.unpack(*found)
     except BadTable as error:
-        _tell(table, series, day, error)
+        note(connection, series, f"a row of {table} from {_date(found[0])} that cannot be read ({error})")
         return None
 
 
-def _tell(table: str, series: int, day: int, error: BadTable) -> None:
-    logger.error("history: series %s of day %s in %s cannot be read: %s", series, day, table, error)
+def _key(connection: sqlite3.Connection, series: int) -> str:
+    found = connection.execute("SELECT key FROM series WHERE id = ?", (series,)).fetchone()
+    return found[0] if found else f"series {series}"
 
 
-def by_day(
-    connection: sqlite3.Connection, series: int, loose: Rows, since: int, until: int
-) -> Iterator[tuple[int, Rows]]:
-    """The readings of ``since <= time < until``, day by day, sorted.
+def _date(start: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(start / 1000)) if 0 <= start < LATEST else "an unknown day"
+
+
+class _Notes(threading.local):
+    """What a job came across on its thread."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+
+_notes = _Notes()
+
+
+def note(connection: sqlite3.Connection, series: int, what: str) -> None:
+    """Remember what is missing of a series."""
+    problem = f"{_key(connection, series)}: {what}"
+    if problem not in _notes.found and len(_notes.found) < MOST_NOTES:
+        _notes.found.append(problem)
+        logger.error("history: missing: %s", problem)
+
+
+def noted() -> list[str]:
+    """What is missing of all that was read on this thread since the last time."""
+    found, _notes.found = _notes.found, []
+    return found
+
+
+def by_day(connection: sqlite3.Connection, series: int, loose: Rows, since: int, until: int) -> Iterator[Rows]:
+    """The readings of ``since <= time < until``, day by day or in shorter pieces, sorted.
 
     :param loose: those that are in no day that is over, sorted
     """
     more = dict(loose.days())
     kept = days(connection, RAW, series, since // DAY, until // DAY)
     for day in sorted({*more, *kept}):
-        rows = with_loose(raw(connection, series, day), more.get(day))
-        if rows is not None:
-            yield day, rows.between(since, until)
+        if in_pieces(connection, series, day):
+            parts = dict(more[day].parts(PIECE)) if day in more else {}
+            numbers = (n for n in pieces(connection, series, day) if since // PIECE <= n <= until // PIECE)
+            for number in sorted({*parts, *numbers}):
+                rows, _ = piece(connection, series, number)
+                yield with_loose(rows, parts.get(number)).between(since, until)
+        else:
+            yield with_loose(raw(connection, series, day), more.get(day)).between(since, until)
 
 
-def with_loose(rows: Rows | None, loose: Rows | None) -> Rows | None:
-    """Readings and more of the same day, sorted."""
+def with_loose(rows: Rows | None, loose: Rows | None) -> Rows:
+    """Readings and more of the same time, sorted."""
     if rows is None or loose is None:
-        return rows if loose is None else loose
+        return rows or loose or Rows()
     rows.extend(loose)
     rows.sort()
     return rows

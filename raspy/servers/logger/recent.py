@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from raspy.servers.logger.rows import OK, Rows
 
 MOST_ROWS = 100_000
@@ -9,6 +11,11 @@ MOST_ROWS = 100_000
 of them is given up."""
 MOST_SERIES = 4095
 """Series that there can be."""
+
+
+def named(key: str, unit: str) -> str:
+    """What the series of a key goes by once the key has another unit."""
+    return f"({unit}) {key}"
 
 
 class Segment:
@@ -31,21 +38,31 @@ class Batch:
     :param segment: while which they were made; None: the clock was right
     """
 
-    __slots__ = ("rows", "segment", "units")
+    __slots__ = ("marks", "rows", "segment", "units")
 
     def __init__(self, segment: Segment | None = None) -> None:
-        self.rows: dict[str, Rows] = {}
+        self.rows: dict[tuple[str, str], Rows] = {}
+        """By key and unit."""
         self.units: dict[str, str] = {}
+        """By key, the unit of the last one of which it is known."""
+        self.marks: dict[str, int] = {}
+        """By key, what tells the last one from others."""
         self.segment = segment
 
     def add(self, key: str, unit: str, time: int, value: float, quality: int, hold: int) -> None:
-        """Add a reading (see :class:`~raspy.servers.logger.rows.Rows`)."""
-        rows = self.rows.get(key)
-        if rows is None:
-            rows = self.rows[key] = Rows()
-        rows.add(time, value, quality, hold)
+        """Add a reading (see :class:`~raspy.servers.logger.rows.Rows`).
+
+        :param unit: empty: not known, it is that which the key has
+        """
         if unit or key not in self.units:
             self.units[key] = unit
+        rows = self.rows.get((key, unit))
+        if rows is None:
+            rows = self.rows[key, unit] = Rows()
+        rows.add(time, value, quality, hold)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows.values()))
 
 
 class Recent:
@@ -59,14 +76,26 @@ class Recent:
         """Readings that were given up."""
         self.flying: list[Batch] = []
         """Batches that were given to the disk."""
+        self.marks: dict[str, int] = {}
+        """By key, what tells the last reading from others."""
+
+    def seen(self, key: str, mark: int) -> bool:
+        """Whether a reading is the last one of its key once more; if not, it is the last one now."""
+        if self.marks.get(key) == mark:
+            return True
+        if key in self.marks or len(self.marks) < MOST_SERIES:
+            self.marks[key] = self.gathering.marks[key] = mark
+        return False
 
     def add(self, key: str, unit: str, time: int, value: float, quality: int, hold: int) -> bool:
         """Add a reading; whether there was room for its series."""
-        if key not in self.gathering.rows and len(self.gathering.rows) >= MOST_SERIES:
+        batch = self.gathering
+        unit = unit or batch.units.get(key, "")
+        if len(batch.rows) >= MOST_SERIES and (key, unit) not in batch.rows:
             return False
         if self.count >= MOST_ROWS:
             self._give_up()
-        self.gathering.add(key, unit, time, value, quality, hold)
+        batch.add(key, unit, time, value, quality, hold)
         self.count += 1
         return True
 
@@ -85,39 +114,60 @@ class Recent:
         """A batch is on the disk."""
         self.flying.remove(batch)
 
-    def of(self, key: str) -> Rows:
+    def move(self, by: int) -> None:
+        """The clock was set: what is gathered was so many ms later."""
+        for rows in self.gathering.rows.values():
+            rows.move(by)
+
+    def of(self, name: str) -> Rows:
         """A copy of what there is of a series."""
         found = Rows()
-        for batch in (*self.flying, self.gathering):
-            if key in batch.rows:
-                found.extend(batch.rows[key])
+        units = self.units()
+        for batch in self._batches():
+            for (key, unit), rows in batch.rows.items():
+                if name.endswith(key) and name == (named(key, unit) if unit and unit != units.get(key) else key):
+                    found.extend(rows)
         return found
 
     def units(self) -> dict[str, str]:
-        """The series that there is anything of, with their units."""
-        return {key: unit for batch in (*self.flying, self.gathering) for key, unit in batch.units.items()}
+        """The keys that there is anything of, with their units."""
+        found: dict[str, str] = {}
+        for batch in self._batches():
+            found.update((key, unit) for key, unit in batch.units.items() if unit or key not in found)
+        return found
 
-    def good(self) -> dict[str, str]:
-        """Those of them of which there is a number."""
-        batches = (*self.flying, self.gathering)
-        return {
-            key: batch.units.get(key, "")
-            for batch in batches
-            for key, rows in batch.rows.items()
-            if OK in rows.qualities
-        }
+    def begun(self) -> dict[str, str]:
+        """Those of them of which there is, or will be, a series."""
+        units = self.units()
+        good = {key for batch in self._batches() for (key, _), rows in batch.rows.items() if OK in rows.qualities}
+        return {key: unit for key, unit in units.items() if unit or key in good}
 
-    def forget(self, key: str) -> None:
+    def forget(self, name: str) -> None:
         """Let go of what is gathered of a series."""
-        rows = self.gathering.rows.pop(key, None)
-        self.gathering.units.pop(key, None)
-        self.count -= len(rows) if rows is not None else 0
+        batch = self.gathering
+        for key, unit in list(batch.rows):
+            former = unit and unit != batch.units.get(key)
+            if name == (named(key, unit) if former else key):
+                self.count -= len(batch.rows.pop((key, unit)))
+                if not former:
+                    batch.marks.pop(key, None)
+        batch.units = {key: unit for key, unit in batch.units.items() if key != name}
+
+    def _batches(self) -> Iterator[Batch]:
+        yield from self.flying
+        yield self.gathering
 
     def _give_up(self) -> None:
-        """Keep the later half of each series."""
-        for rows in self.gathering.rows.values():
-            dropped = (len(rows) + 1) // 2
+        """Keep the later half."""
+        batch = self.gathering
+        times = sorted(time for rows in batch.rows.values() for time in rows.times)
+        first = times[len(times) // 2]
+        if first == times[0]:
+            first += 1
+        for rows in batch.rows.values():
+            rows.sort()
+            dropped = rows.before(first)
             rows.drop(dropped)
-            self.lost += dropped
-            self.count -= dropped
-        self.gathering.rows = {key: rows for key, rows in self.gathering.rows.items() if len(rows)}
+        batch.rows = {group: rows for group, rows in batch.rows.items() if len(rows)}
+        self.lost += self.count - len(batch)
+        self.count = len(batch)

@@ -88,6 +88,10 @@ class Buckets:
         self.worsts.append(worst)
         self.holds.append(hold)
 
+    def _take(self, other: Buckets, i: int, start: int) -> None:
+        figures = other.lows[i], other.means[i], other.highs[i]
+        self._add(start, other.counts[i], other.bads[i], figures, other.worsts[i], other.holds[i])
+
 
 def of_rows(rows: Rows, step: int) -> Buckets:
     """The buckets of sorted readings.
@@ -105,7 +109,10 @@ def of_rows(rows: Rows, step: int) -> Buckets:
         if worst != OK:
             values = [value for value, quality in zip(values, qualities, strict=True) if quality == OK]
         good = len(values)
-        figures = (min(values), mean(values), max(values)) if good else (NONE, NONE, NONE)
+        figures = NONE, NONE, NONE
+        if good:
+            low, high = min(values), max(values)
+            figures = low, mean(values, low, high), high
         buckets._add(start, good, end - place - good, figures, worst, max(rows.holds[place:end]))
         place = end
     return buckets
@@ -121,6 +128,10 @@ def of_buckets(fine: Buckets, step: int) -> Buckets:
     while place < count:
         start = fine.starts[place] // step * step
         end = bisect_left(fine.starts, start + step, place)
+        if end == place + 1:
+            buckets._take(fine, place, start)
+            place = end
+            continue
         counts = fine.counts[place:end]
         good = sum(counts)
         figures = NONE, NONE, NONE
@@ -131,7 +142,8 @@ def of_buckets(fine: Buckets, step: int) -> Buckets:
             if not min(counts):
                 lows = [low for low, n in zip(lows, counts, strict=True) if n]
                 highs = [high for high, n in zip(highs, counts, strict=True) if n]
-            figures = min(lows), weighted(means, counts, good), max(highs)
+            low, high = min(lows), max(highs)
+            figures = low, weighted(means, counts, good, low, high), high
         worst, hold = max(fine.worsts[place:end]), max(fine.holds[place:end])
         buckets._add(start, good, sum(fine.bads[place:end]), figures, worst, hold)
         place = end
@@ -143,23 +155,32 @@ def merged(one: Buckets, other: Buckets, step: int) -> Buckets:
     both = Buckets()
     places = sorted((start, which, i) for which in (0, 1) for i, start in enumerate((one, other)[which].starts))
     for start, which, i in places:
-        lot = (one, other)[which]
-        figures = lot.lows[i], lot.means[i], lot.highs[i]
-        both._add(start, lot.counts[i], lot.bads[i], figures, lot.worsts[i], lot.holds[i])
+        both._take((one, other)[which], i, start)
     return of_buckets(both, step)
 
 
-def mean(values: Sequence[float]) -> float:
-    """The mean of finite numbers, which is finite."""
+def replaced(kept: Buckets, fresh: Buckets, step: int) -> Buckets:
+    """Buckets of which some are there anew, all of the same length."""
+    anew = set(fresh.starts)
+    others = Buckets()
+    for place, start in enumerate(kept.starts):
+        if start not in anew:
+            others._take(kept, place, start)
+    return merged(others, fresh, step)
+
+
+def mean(values: Sequence[float], low: float, high: float) -> float:
+    """The mean of finite numbers, which is finite, and not beyond the least and the greatest of them."""
     total = sum(values)
-    if math.isfinite(total):
-        return total / len(values)
-    return math.fsum(value / len(values) for value in values)
+    found = total / len(values) if math.isfinite(total) else math.fsum(value / len(values) for value in values)
+    return min(max(found, low), high)
 
 
-def weighted(means: Sequence[float], counts: Sequence[int], count: int) -> float:
-    """The mean of means."""
+def weighted(means: Sequence[float], counts: Sequence[int], count: int, low: float, high: float) -> float:
+    """The mean of means, likewise."""
     total: float = sum(map(mul, means, counts))
     if math.isfinite(total):
-        return total / count
-    return math.fsum(each * (n / count) for each, n in zip(means, counts, strict=True))
+        found = total / count
+    else:
+        found = math.fsum(each * (n / count) for each, n in zip(means, counts, strict=True))
+    return min(max(found, low), high)

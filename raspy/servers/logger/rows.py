@@ -5,12 +5,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import groupby, islice
 from operator import lt
 
 from raspy.servers.logger.packing import pack, unpack
 
 DAY = 86_400_000
 """Milliseconds; days begin at midnight UTC."""
+LATEST = 253_402_300_800_000
+"""ms; the year 10000."""
 QUALITIES = ("ok", "stale", "error")
 OK, STALE, ERROR = range(3)
 CODES = "qdBI"
@@ -57,33 +60,55 @@ class Rows:
         for column in (self.times, self.values, self.qualities, self.holds):
             del column[:count]
 
+    def cut(self, count: int) -> int:
+        """Keep only the first ones; how many there were more."""
+        more = max(len(self) - count, 0)
+        for column in (self.times, self.values, self.qualities, self.holds):
+            del column[count:]
+        return more
+
     def sort(self) -> None:
         """Bring them into the order of their times; a reading that is there twice, time, value and quality, is kept
         once."""
-        if all(map(lt, self.times, self.times[1:])):
+        times = self.times
+        if all(map(lt, times, islice(times, 1, None))):
             return
-        ordered = sorted(zip(self.times, self.values, self.qualities, self.holds, strict=True))
+        order = sorted(range(len(times)), key=times.__getitem__)
         kept = Rows()
-        last: tuple[int, float, int] | None = None
-        for time, value, quality, hold in ordered:
-            if (time, value, quality) == last:
-                kept.holds[-1] = hold  # in ascending order
-                continue
-            last = time, value, quality
-            kept.add(time, value, quality, hold)
+        for time, places in groupby(order, times.__getitem__):
+            together = [(self.values[place], self.qualities[place], self.holds[place]) for place in places]
+            last: tuple[float, int] | None = None
+            for value, quality, hold in sorted(together):
+                if (value, quality) == last:
+                    kept.holds[-1] = hold  # in ascending order
+                    continue
+                last = value, quality
+                kept.add(time, value, quality, hold)
         self.times, self.values, self.qualities, self.holds = kept.times, kept.values, kept.qualities, kept.holds
+
+    def move(self, by: int) -> None:
+        """Let all of them be so many ms later, but none before 1970."""
+        self.times = array("q", (max(time + by, 0) for time in self.times))
 
     def between(self, since: int, until: int) -> Rows:
         """Those of ``since <= time < until``; they must be sorted."""
         return self._part(bisect_left(self.times, since), bisect_left(self.times, until))
 
+    def before(self, time: int) -> int:
+        """How many of them are before a time; they must be sorted."""
+        return bisect_left(self.times, time)
+
     def days(self) -> Iterator[tuple[int, Rows]]:
         """The days in which there are any, each with its readings; they must be sorted."""
+        return self.parts(DAY)
+
+    def parts(self, length: int) -> Iterator[tuple[int, Rows]]:
+        """The same for other spans of time, of so many ms."""
         place = 0
         while place < len(self):
-            day = self.times[place] // DAY
-            end = bisect_left(self.times, (day + 1) * DAY, place)
-            yield day, self._part(place, end)
+            number = self.times[place] // length
+            end = bisect_left(self.times, (number + 1) * length, place)
+            yield number, self._part(place, end)
             place = end
 
     def pack(self) -> bytes:

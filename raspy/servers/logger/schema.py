@@ -6,6 +6,16 @@
 ``raw``, ``minutes``, ``hours``, ``days``
     One row for each day (UTC) and series: all readings, and the rollups of 5 minutes, an hour, a day. Each is written
     once, when the day is over, from the journal, and again when late readings come.
+``pieces``
+    The readings of days that have too many for one row: one row for each 5 minutes and series. ``raw`` says so
+    (:data:`IN_PIECES`).
+``series``, ``name``
+    The keys of the numbers, twice: these rows are in other pages, so that a damaged one costs no series its name.
+``checked``
+    Has a row once it is known that each number in the file belongs to a series; a file that was saved from a damaged
+    one has none.
+``ahead``
+    Days that lie ahead of the clock, and how many days were logged since.
 ``clock``
     The times in which the clock was not known to be right; rows of the journal refer to them, so that they can be moved
     as soon as it is.
@@ -42,10 +52,34 @@ SCHEMAS: tuple[Schema, ...] = (
             for table in ("raw", "minutes", "hours", "days")
         ),
     ),
+    (
+        # Not added behind the data: what is behind a long column is read only with all of it.
+        "ALTER TABLE journal RENAME TO journal_1",
+        """CREATE TABLE journal (
+            id INTEGER PRIMARY KEY,
+            start INTEGER NOT NULL,
+            clock INTEGER NOT NULL,
+            told INTEGER NOT NULL DEFAULT 0,
+            data BLOB NOT NULL
+        )""",
+        "INSERT INTO journal (id, start, clock, data) SELECT id, start, clock, data FROM journal_1",
+        "DROP TABLE journal_1",
+        "ALTER TABLE series ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+        "CREATE TABLE name (id INTEGER PRIMARY KEY, key TEXT NOT NULL, unit TEXT NOT NULL)",
+        "CREATE TABLE checked (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE pieces (id INTEGER PRIMARY KEY, start INTEGER NOT NULL, data BLOB NOT NULL)",
+        "CREATE TABLE ahead (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL, today INTEGER NOT NULL)",
+    ),
 )
-TABLES = ("series", "clock", "sender", "journal", "raw", "minutes", "hours", "days")
+TABLES = ("series", "name", "clock", "sender", "journal", "raw", "pieces", "minutes", "hours", "days")
+"""What is saved from a damaged file."""
 SHIFT, MASK = 12, 4095
-RAW = "raw"
+RAW, PIECES = "raw", "pieces"
+IN_PIECES = b"\2"
+"""Instead of the readings of a day in ``raw``: they are in ``pieces``."""
+PIECE = 300_000
+"""ms; the length of a piece, which is that of the finest rollups."""
+PIECES_OF_DAY = DAY // PIECE
 
 
 class Level:
@@ -61,4 +95,4 @@ class Level:
         self.step = step
 
 
-LEVELS = (Level("minutes", 300_000), Level("hours", 3_600_000), Level("days", DAY))
+LEVELS = (Level("minutes", PIECE), Level("hours", 3_600_000), Level("days", DAY))

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from raspy.common import MDP
 from raspy.common.verbs import Later, VerbError, Verbs
 from raspy.servers.logger import append as late
-from raspy.servers.logger import journal, query
-from raspy.servers.logger.append import LATEST
+from raspy.servers.logger import numbers, query
 from raspy.servers.logger.query import Wanted
+from raspy.servers.logger.rows import LATEST
 
 if TYPE_CHECKING:
     from raspy.servers.logger.logger import Logger
 
 POINTS = 400
 ROWS = 5000
+MOST_SKIPPED = 999_999_999
 
 LOG = Verbs("log", slots=4)
 
@@ -24,7 +25,7 @@ LOG = Verbs("log", slots=4)
 @LOG.verb(reads=True)
 def keys(server: Logger) -> Later:
     """``keys``: all values that have a history, with their units."""
-    recent = server.recent.good()
+    recent = server.recent.begun()
     return server.read(
         lambda connection: {
             "keys": [
@@ -46,10 +47,12 @@ def ask(server: Logger, key: str, since: str, until: str, points: str = str(POIN
 
 
 @LOG.verb(reads=True)
-def rows(server: Logger, key: str, since: str, until: str, limit: str = str(ROWS)) -> Later:
+def rows(server: Logger, key: str, since: str, until: str, limit: str = str(ROWS), skip: str = "0") -> Later:
     """The first ``limit`` readings of a value from ``since`` to ``until`` (Unix time, s), each ``[time, value,
-    quality]``; ``next`` is the ``since`` of the next page, null behind the last one."""
+    quality]``; ``next`` and ``skip`` are the ``since`` and the ``skip`` of the next page, null behind the last one.
+    ``skip``: so many readings of the very time ``since`` are left out."""
     wanted = _wanted(server, key, since, until, _count("limit", limit, 1, query.MOST_ROWS))
+    wanted.skip = _count("skip", skip, 0, MOST_SKIPPED)
     return server.read(lambda connection: query.page(connection, wanted), lambda found: _found(key, found))
 
 
@@ -58,6 +61,7 @@ def append(server: Logger, json: str) -> Later:
     """Write late readings, as a node sends them (docs/history.rst), and answer once they are on the disk: how many were
     ``kept``; were ``unplaced``, as nobody knows when they were made; were too ``old``; were ``refused``, and the first
     reason."""
+    server.look_at_clock()
     lot = late.read(json, server.now(), server.segment, server.settings.raw_days)
 
     def answer(counts: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def append(server: Logger, json: str) -> Later:
 def forget(server: Logger, key: str) -> Later:
     """Delete the history of a value; it begins anew if the value is still logged."""
     server.recent.forget(key)
-    return server.write(journal.forget, key, lambda found: {"forgotten": key} if found else _unknown(key))
+    return server.write(numbers.forget, key, lambda found: {"forgotten": key} if found else _unknown(key))
 
 
 def _wanted(server: Logger, key: str, since: str, until: str, count: int) -> Wanted:

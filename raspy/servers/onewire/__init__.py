@@ -2,7 +2,8 @@
 
 Each probe is a device named by its id in lower case, ``28-031655c9d5ff``. What is plugged in is found
 within a poll. A probe that goes away stays as an error, so that an alarm on it is not silenced by the fault
-it watches for; only one that never gave a good reading, as noise on the line conjures up, is forgotten.
+it watches for; only one that never gave a good reading and has no settings, as noise on the line conjures up, is
+forgotten.
 Without a bus the server says so and keeps looking; on a machine that never had one, that is no fault.
 
 A vote, ``sensor.vote``, is a device that an owner makes of several probes.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 from msgspec import Meta
@@ -24,7 +26,7 @@ from raspy.common.devices.device import MISSED_POLLS, BaseDevice
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.host import DEVICES_LIMIT, HUNG_LIMIT, DeviceServer
 from raspy.common.devices.source import Read
-from raspy.common.pool import JobTimeout
+from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.verbs import Verbs
 from raspy.servers.onewire import reader, sysfs
 from raspy.servers.onewire.bus import Buses
@@ -37,8 +39,9 @@ __all__ = ["OneWire", "OneWireConfig", "Probe", "ProbeSettings", "Vote", "VoteSe
 DEVICES_DIR = "/sys/bus/w1/devices"
 STORE = "onewire"
 """The service of ``titanic.store`` that has the settings of all probes: they follow the probe from Pi to Pi."""
-ARRIVALS = 4
-"""Probes that are added in one turn of the loop."""
+PORTION = 0.005
+"""Seconds of one turn of the loop that are spent on probes that come, go or are gone."""
+GONE = ReadingError("gone", "gone: the probe is not on the bus")
 
 
 class OneWireConfig(Section, frozen=True):
@@ -89,11 +92,16 @@ class OneWire(DeviceServer):
         self.unknown: dict[str, list[str]] = {}
         """Slaves that are no thermometers, by bus master."""
         self._scan_running: Read | None = None
-        self._arriving: deque[tuple[str, sysfs.Slave]] = deque()
+        self._portions: deque[Callable[[], object]] = deque()
+        """What is still to be done, a little in each turn."""
+        self._settling = False
+        """What a search has found is among that."""
+        self._telling: set[str] = set()
+        """Probes of which it is to be said that they are gone."""
         self._idle = False
         """This machine has never had a 1-Wire bus, and nobody asked for one."""
         self._sign = time.monotonic()
-        """When the bus last gave a sign of life."""
+        """When a call last came back (monotonic, s)."""
 
     @classmethod
     def _configured(cls, bus: dict[str, Any], settings: Any) -> Self:
@@ -102,11 +110,9 @@ class OneWire(DeviceServer):
     def start(self) -> None:
         """Open the channels and look for probes, now and then at every poll."""
         super().start()
+        self._sign = time.monotonic()
         # Nothing is read, and found gone, before it is known what is there.
         self.buses.held = True
-        for name in self.keeper.names():
-            if reader.ENTRY.fullmatch(name) and self.keeper.find(name) is not None and name not in self.devices:
-                self._expect(name)
         self._scan()
         self.call_every(self.settings.poll, self._scan)
 
@@ -154,14 +160,18 @@ class OneWire(DeviceServer):
     def read_devices(self, due: Iterable[BaseDevice]) -> None:
         """Read the devices whose time has come: the probes when it is their bus's turn."""
         probes: list[Probe] = []
+        gone: list[Probe] = []
         for device in due:
             if isinstance(device, Probe):
-                probes.append(device)
+                (gone if device.gone else probes).append(device)
             elif isinstance(device, Vote) and (self.buses.held or device.early):
                 # Its probes are being read; the timer is for when they hang.
                 self._sources[device.name].due = time.monotonic() + self.settings.timeout
             else:
                 super().read_devices([device])
+        gone = [probe for probe in gone if probe.name not in self._telling]
+        self._telling.update(probe.name for probe in gone)
+        self._in_portions(partial(self._say_gone, probe) for probe in gone)
         self.buses.want([*probes, *self._neighbours(probes)])
 
     def _neighbours(self, due: list[Probe]) -> list[Probe]:
@@ -175,7 +185,7 @@ class OneWire(DeviceServer):
         now, found = time.monotonic(), []
         for probe in self.probes():
             source, poll = self._sources[probe.name], polls.get(probe.slave.master)
-            if poll is not None and probe not in due:
+            if poll is not None and not probe.gone and probe not in due:
                 early = probe.poll / 2 if probe.poll == poll else probe.poll / 10
                 if now < source.due <= now + early:
                     source.due = now + probe.poll
@@ -193,8 +203,7 @@ class OneWire(DeviceServer):
 
     def hung_calls(self, probe: Probe) -> int:
         """Calls of a probe that hang."""
-        source = self._sources[probe.name]
-        return source.hung if source.reads else 0
+        return self._sources[probe.name].hung
 
     def refuses(self, probe: Probe) -> bool:
         """No call of a probe would be made now, as others of it hang."""
@@ -211,29 +220,39 @@ class OneWire(DeviceServer):
         self._accept(self._sources[probe.name], error)
 
     def alive(self) -> bool:
-        """False when reads hang, and not one of any probe has come back for three polls."""
-        if not any(source.reads for source in self._sources.values()):
-            return True
-        longest = max([self.settings.poll, *(probe.poll for probe in self.probes())])
-        return time.monotonic() - self._sign < MISSED_POLLS * longest + self.settings.timeout
+        """False when for three polls nothing has come back at all, or nothing of a bus with a probe that is waited
+        for."""
+        recent = time.monotonic() - self._sign < MISSED_POLLS * self.settings.poll + 2 * self.settings.timeout
+        return recent and self.buses.alive()
 
     def on_reading(self, device: BaseDevice, error: BaseException | None) -> None:
-        """Give the thread to the next probe, and vote when all are read. Anything but a read that hangs is a sign of
-        life."""
+        """Give the thread to the next probe, and vote when all are read."""
         if not isinstance(device, Probe):
             return
-        lost: list[Read] = []
-        if isinstance(error, ReadingError) and error.kind == "timeout":
-            lost = [read for read in self._sources[device.name].reads if not read.over]
-            device.pending = True
-        else:
+        device.silent = isinstance(error, PoolFull) or (isinstance(error, ReadingError) and error.kind == "timeout")
+        if device.silent:
+            self._ask_another(device)
+        elif not device.gone:
+            device.known = True
             self._sign = time.monotonic()
-        self._show_problems()
-        self.buses.over(device, lost)
+        if device.problem or "resolution" in self.conditions:
+            self._show_problems()
+        self.buses.over(device)
         for vote in self.devices.values():
             if isinstance(vote, Vote) and vote.complete(device.name) and vote.poll > 0:
                 super().read_devices([vote])
                 self._sources[vote.name].due = time.monotonic() + 1.5 * vote.poll
+
+    def _ask_another(self, hung: Probe) -> None:
+        """Read another probe of the bus of one that hangs, which tells whether it is the probe or the bus."""
+        others = [
+            probe
+            for probe in self.probes()
+            if probe.slave.master == hung.slave.master and not (probe.gone or probe.silent) and probe.poll > 0
+        ]
+        soon = time.monotonic() + hung.poll
+        if others and all(self._sources[probe.name].due > soon for probe in others):
+            self.read_soon(others[0])
 
     def _show_problems(self) -> None:
         problems = [f"{probe.name}: {probe.problem}" for probe in self.probes() if probe.problem and not probe.gone]
@@ -241,24 +260,27 @@ class OneWire(DeviceServer):
         self.condition("resolution", "; ".join(problems[:3]) + more if problems else None)
 
     def _scan(self) -> None:
-        if self._arriving or (self._scan_running is not None and not self._scan_running.over):
+        if self._settling or (self._scan_running is not None and not self._scan_running.over):
             return
-        self._scan_running = Read(sysfs.scan)
-        self.in_pool(
-            self._scan_running.run,
-            self.settings.devices_dir,
-            done=self._scanned,
-            timeout=self.settings.timeout,
-        )
+        read = Read(sysfs.scan)
+        timeout = self.settings.timeout
+        try:
+            self.in_pool(read.run, self.settings.devices_dir, done=self._scanned, timeout=timeout)
+        except PoolFull as error:
+            self._scanned(None, error)
+            return
+        self._scan_running = read
 
     def _scanned(self, found: sysfs.Found | None, error: BaseException | None) -> None:
         place, problem, idle = self.settings.devices_dir, None, False
-        if isinstance(error, JobTimeout):
+        if not isinstance(error, JobTimeout):
+            self._scan_running = None
+        if isinstance(error, JobTimeout | PoolFull):
             # Nothing is known of what is there; the probes' own reads will tell.
             self.condition("bus", f"{place} cannot be listed within {self.settings.timeout:g} s")
-            self.buses.held = False
-            self.buses.begin()
+            self._in_portions([self._begin])
             return
+        self._sign = time.monotonic()
         if found is None:
             problem = f"{place} cannot be read: {getattr(error, 'strerror', None) or error}"
             if isinstance(error, FileNotFoundError):
@@ -267,28 +289,43 @@ class OneWire(DeviceServer):
         self.condition("bus", problem)
         self._be_idle(idle)
         found = found or sysfs.Found({}, {}, {})
-        if not found.probes:
-            self._sign = time.monotonic()
         self.unknown = found.unknown
-        for probe in self.probes():
-            if probe.name not in found.probes:
-                self._missing(probe)
-        self._arriving.extend(found.probes.items())
-        self._arrive(found)
+        self._settling = True
+        self._in_portions(
+            [
+                *(partial(self._missing, probe) for probe in self.probes() if probe.name not in found.probes),
+                *(partial(self._present, name, slave) for name, slave in found.probes.items()),
+                *(partial(self._expect, name) for name in sorted(self._settled_probes() - found.probes.keys())),
+                partial(self._complete, found),
+            ]
+        )
 
-    def _arrive(self, found: sysfs.Found) -> None:
-        """Add the probes that are new, a few in a turn; none is read before all are there."""
-        new = 0
-        while self._arriving and new < ARRIVALS:
-            name, slave = self._arriving.popleft()
-            new += self._present(name, slave, bool(found.masters.get(slave.master)))
-        self.buses.held = bool(self._arriving)
-        if self._arriving:
-            self.call_later(0, self._arrive, found)
-            return
-        many = len(found.probes.keys() - self.devices.keys())
+    def _in_portions(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Make many calls without keeping the loop from its other work."""
+        idle = not self._portions
+        self._portions.extend(calls)
+        if idle:
+            self._portion()
+
+    def _portion(self) -> None:
+        end = time.monotonic() + PORTION
+        while self._portions:
+            self.guard(self._portions[0])
+            self._portions.popleft()
+            if self._portions and time.monotonic() >= end:
+                self.call_later(0, self._portion)
+                return
+
+    def _complete(self, found: sysfs.Found) -> None:
+        """All that a search has found is known of; none of what is new is read before."""
+        self._settling = False
+        many = len((found.probes.keys() | self._settled_probes()) - self.devices.keys())
         self.condition("probes", f"{many} probes above the limit of {DEVICES_LIMIT} are not read" if many else None)
         self.buses.found(found.masters)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.buses.held = False
         self.buses.begin()
 
     def _be_idle(self, idle: bool) -> None:
@@ -298,23 +335,24 @@ class OneWire(DeviceServer):
                 MDP.logger.info("no 1-Wire bus on this machine; dtoverlay=w1-gpio in config.txt makes one")
             self._tell()
 
-    def _present(self, name: str, slave: sysfs.Slave, bulk: bool) -> bool:
-        """A probe is on the bus; whether it is new."""
+    def _present(self, name: str, slave: sysfs.Slave) -> None:
+        """A probe is on the bus."""
         probe = self.probe(name)
         if probe is not None:
             probe.slave = slave
             if probe.gone:
-                probe.gone = False
-                probe.pending = bulk and probe.family in sysfs.BULK_FAMILIES
+                # It is tried anew, whatever became of its calls.
+                probe.gone = probe.known = False
+                self._sources[name].reads.clear()
                 self.read_soon(probe)
-            return False
-        if name in self.devices or len(self.devices) >= DEVICES_LIMIT:
-            return False
-        probe = self._probe(name, slave)
-        # Whoever was here before may have left a result in it.
-        probe.pending = bulk and probe.family in sysfs.BULK_FAMILIES
-        self.add_device(probe)
-        return True
+            return
+        gone = [probe for probe in self.probes() if probe.gone] if len(self.devices) >= DEVICES_LIMIT else []
+        if gone:
+            # What can be read counts for more than what is missed.
+            self.remove_device(min(gone, key=self._has_settings).name)
+        if name not in self.devices and len(self.devices) < DEVICES_LIMIT:
+            self.buses.held = True
+            self.add_device(self._probe(name, slave))
 
     def _probe(self, name: str, slave: sysfs.Slave) -> Probe:
         probe = Probe.new({"name": name, "poll": self.settings.poll})
@@ -324,21 +362,36 @@ class OneWire(DeviceServer):
 
     def _expect(self, name: str) -> None:
         """A probe to which its owner gave settings is missed when it is not there."""
-        try:
+        if name not in self.devices and len(self.devices) < DEVICES_LIMIT:
             probe = self._probe(name, sysfs.Slave(os.path.join(self.settings.devices_dir, name)))
             probe.gone = True
             self.add_device(probe)
-        except ValueError as error:
-            MDP.logger.error("%s: %s", name, error)
 
     def _missing(self, probe: Probe) -> None:
-        if probe.gone:
+        """A probe is not on the bus: it is gone, or was none."""
+        source = self._sources.get(probe.name)
+        if source is None or source.device is not probe:
             return
-        if not probe.counts["good"]:
+        if probe.proven or probe.unsettled or self._has_settings(probe):
+            if not probe.gone:
+                probe.gone = True
+                self._say_gone(probe)
+        elif source.current is None:
+            # While a call of it is under way, that has to be counted.
             self.remove_device(probe.name)
-            return
-        probe.gone = True
-        self.read_soon(probe)
+
+    def _say_gone(self, probe: Probe) -> None:
+        self._telling.discard(probe.name)
+        if probe.gone and self.devices.get(probe.name) is probe:
+            self.refuse(probe, GONE)
+
+    def _has_settings(self, probe: Probe) -> bool:
+        return self.keeper.find(probe.name) is not None
+
+    def _settled_probes(self) -> set[str]:
+        """The probes to which their owner gave settings."""
+        names = filter(reader.is_probe, self.keeper.names())
+        return {name for name in names if self.keeper.find(name) is not None}
 
 
 def _never_set_up(place: str) -> bool:

@@ -3,6 +3,10 @@
 The probes of a bus that are due are measured at once where the kernel can do that ("bulk conversion"), and then
 read one by one; else each measures when it is read. One thread of the pool is always left for looking what is
 plugged in.
+
+A call that hangs keeps its thread, whatever becomes of its probe or bus. So the calls of the whole server that hang
+are what is counted, and the more there are, the better must a probe be known that is still tried: one that has hung
+has to wait first, one that has never answered next.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from raspy.common import MDP
+from raspy.common.devices.device import MISSED_POLLS
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.source import Read
 from raspy.common.pool import JobTimeout, PoolFull
@@ -25,10 +30,12 @@ if TYPE_CHECKING:
 
 SLOTS = 3
 """Calls under way at a time, of all buses: a thread less than the pool has."""
-LOST = 12
-"""Calls of all buses that may hang before no more are tried of a bus: fewer than the pool replaces."""
-BULK_LOST = 3
-"""The same of one bus before no bulk conversion is tried."""
+SUSPECTS = 8
+"""Calls of the server that may hang, whosever they were, before no probe is tried again that has hung."""
+STRANGERS = 24
+"""The same before no probe is tried that has never come back, and no bulk conversion."""
+ALL = 28
+"""The same before none is tried: fewer than the pool replaces."""
 BULK_RETRY = 300.0
 """Seconds after which a bulk conversion is tried again on a bus where it failed."""
 GATHER = 0.05
@@ -40,7 +47,19 @@ FRESH = 3.0
 class Bus:
     """One bus master and its state."""
 
-    __slots__ = ("converted", "converting", "file", "gather", "lost", "name", "problem", "reading", "retry", "waiting")
+    __slots__ = (
+        "converted",
+        "converting",
+        "file",
+        "gather",
+        "lost",
+        "name",
+        "problem",
+        "reading",
+        "retry",
+        "sign",
+        "waiting",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,14 +73,16 @@ class Bus:
         """The bulk conversion that is under way."""
         self.converted = -math.inf
         """When the last one was over (monotonic, s)."""
-        self.lost: list[Read] = []
-        """Calls that overran their time and have not come back."""
+        self.lost: Read | None = None
+        """A bulk conversion that overran its time and may not have come back."""
         self.problem = ""
         """Why no bulk conversion is tried for now."""
         self.retry = 0.0
         """When it will be (monotonic, s)."""
         self.gather = 0.0
         """Until when a probe waits for others."""
+        self.sign = time.monotonic()
+        """When a call of it last came back (monotonic, s)."""
 
     @property
     def calls(self) -> int:
@@ -74,10 +95,9 @@ class Bus:
         return self.calls - sum(self.reading.values())
 
     @property
-    def hung(self) -> int:
-        """Calls that hang."""
-        self.lost = [read for read in self.lost if not read.over]
-        return len(self.lost)
+    def hangs(self) -> bool:
+        """A bulk conversion hangs, and may take place at any time."""
+        return self.lost is not None and not self.lost.over
 
     @property
     def bulk(self) -> str:
@@ -111,9 +131,12 @@ class Buses:
             elif file != bus.file:
                 bus.problem, bus.retry = "", 0.0
             bus.file = file
-        for name in self.by_name.keys() - masters.keys() - {probe.slave.master for probe in self.server.probes()}:
-            del self.by_name[name]
-            self._slow.pop(name, None)
+        used = {probe.slave.master for probe in self.server.probes() if not probe.gone}
+        self._share = max(1, SLOTS + 1 - len(used))
+        for name in self.by_name.keys() - masters.keys() - used:
+            if not self.by_name[name].calls:
+                del self.by_name[name]
+                self._slow.pop(name, None)
         for bus in self.by_name.values():
             self._tell(bus)
 
@@ -123,7 +146,7 @@ class Buses:
 
     def in_bulk(self, bus: Bus) -> bool:
         """Whether a bulk conversion may be tried now."""
-        return bool(bus.file) and time.monotonic() >= bus.retry and bus.hung < BULK_LOST
+        return bool(bus.file) and time.monotonic() >= bus.retry and not bus.hangs and self._hung < STRANGERS
 
     def want(self, probes: Iterable[Probe]) -> None:
         """Have probes read as soon as it is their turn; one that is being read will do."""
@@ -134,15 +157,12 @@ class Buses:
                 bus.waiting.setdefault(probe.name, now)
         self.begin()
 
-    def over(self, probe: Probe, lost: Iterable[Read]) -> None:
-        """A probe was read, well or not.
-
-        :param lost: its calls that hang
-        """
+    def over(self, probe: Probe) -> None:
+        """A probe was read, well or not."""
         for bus in self.by_name.values():
             bus.reading.pop(probe.name, None)
-        bus = self.of(probe)
-        bus.lost += [read for read in lost if read not in bus.lost]
+        if not probe.silent and not probe.gone:
+            self.of(probe).sign = time.monotonic()
         self.begin()
 
     def forget(self, name: str) -> None:
@@ -151,13 +171,26 @@ class Buses:
             bus.waiting.pop(name, None)
             bus.reading.pop(name, None)
 
+    def alive(self) -> bool:
+        """False when of one bus nothing has come back while some probe of it was waited for during three polls."""
+        now, timeout = time.monotonic(), self.server.settings.timeout
+        for bus in self.by_name.values():
+            polls = [probe.poll for probe in self._probes(bus.name) if probe.silent and probe.poll > 0]
+            # Time for the call that hangs, and for that of another probe that is asked then.
+            if polls and now - bus.sign >= MISSED_POLLS * min(polls) + 2 * timeout:
+                return False
+        return True
+
+    @property
+    def _hung(self) -> int:
+        """Calls of the server that hang, those of probes and buses included that are no longer there."""
+        return self.server.pool.hung
+
     def begin(self) -> None:
         """Begin the calls for which there is a thread, of each bus in turn."""
         if self.held or self._beginning:
             return
         self._beginning = True
-        others = len({probe.slave.master for probe in self.server.probes()}) - 1
-        self._share = max(1, SLOTS - others)
         try:
             while self._begin_one():
                 pass
@@ -219,28 +252,36 @@ class Buses:
         return now < bus.gather
 
     def _may_read(self, bus: Bus, name: str) -> bool:
-        """One probe that hung before is tried at a time, so that any number of them takes one thread."""
+        """Whether it is a probe's turn, be it to be refused. One that has hung is tried at a time, so that any number
+        of them takes one thread."""
         probe = self.server.probe(name)
-        if probe is None or not self.server.hung_calls(probe) or self.server.refuses(probe):
+        if probe is None or probe.gone or self.server.refuses(probe) or self._hung >= self._limit(probe):
             return True
-        return not any(suspect for other in self.by_name.values() for suspect in other.reading.values())
+        others = self.by_name.values()
+        if self.server.hung_calls(probe) and any(suspect for other in others for suspect in other.reading.values()):
+            return False
+        return self._hung + sum(other.calls for other in others) < self._limit(probe)
+
+    def _limit(self, probe: Probe) -> int:
+        """Calls of the server that may hang when a probe is tried: the better it is known, the more."""
+        if self.server.hung_calls(probe):
+            return SUSPECTS
+        return ALL if probe.known else STRANGERS
 
     def _read(self, bus: Bus, name: str, now: float) -> None:
         since = bus.waiting.pop(name)
         bus.gather = 0.0
         probe = self.server.probe(name)
-        if probe is None:
+        if probe is None or probe.gone:
             return
-        hung = bus.hung
-        limit = max(1, LOST // len(self.by_name))
-        if hung >= limit and not self.server.refuses(probe):
-            reason = f"not tried: {hung} reads of this bus hang, and none has come back"
+        if self._hung >= self._limit(probe) and not self.server.refuses(probe):
+            reason = f"not tried: {self._hung} calls hang, and none has come back"
             self.server.refuse(probe, ReadingError("timeout", reason))
             return
-        if not hung:
+        if not self._hung:
             self._judge(bus, probe, now - since)
         bus.reading[name] = bool(self.server.hung_calls(probe))
-        probe.outdated = probe.pending and now - bus.converted >= FRESH
+        probe.result = "ours" if self._holds_result(bus, name, now) else "old" if bus.hangs else ""
         if self.server.begin_read(probe):
             probe.pending = False
         else:
@@ -259,16 +300,17 @@ class Buses:
     def _converted(self, bus: Bus, read: Read, result: None, error: BaseException | None) -> None:
         bus.converting = None
         now = time.monotonic()
-        if not isinstance(error, sysfs.NotBegun | PoolFull):
-            for probe in self._probes(bus.name):
-                probe.pending = probe.family in sysfs.BULK_FAMILIES
+        if not isinstance(error, JobTimeout | PoolFull):
+            bus.sign = now
         if error is None:
             bus.converted, bus.problem = now, ""
+            for probe in self._probes(bus.name):
+                probe.pending = probe.family in sysfs.BULK_FAMILIES
         else:
             bus.converted, bus.retry = -math.inf, now + BULK_RETRY
             problem = str(error)
             if isinstance(error, JobTimeout):
-                bus.lost.append(read)
+                bus.lost = read
                 problem = f"it hangs: not done in {self.server.settings.timeout:g} s"
             elif not isinstance(error, sysfs.BulkError | PoolFull):
                 self.server.report(error, f"measuring the probes of {bus.name} at once")
@@ -292,4 +334,4 @@ class Buses:
         self.server.condition("slow", "; ".join(self._slow.values()) or None)
 
     def _probes(self, name: str) -> list[Probe]:
-        return [probe for probe in self.server.probes() if probe.slave.master == name]
+        return [probe for probe in self.server.probes() if probe.slave.master == name and not probe.gone]

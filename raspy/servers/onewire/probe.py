@@ -59,12 +59,11 @@ class ProbeSettings(SensorSettings, kw_only=True, forbid_unknown_fields=True):
     def check(self) -> dict[str, str]:
         """The name must be that of a thermometer, the resolution one that there is, the two points a calibration."""
         errors = super().check()
-        match = reader.ENTRY.fullmatch(self.name)
-        if self.name and (match is None or int(match[1], 16) not in reader.FAMILIES):
+        if self.name and not reader.is_probe(self.name):
             errors["name"] = "must be the id of a thermometer, as 28-031655c9d5ff"
         if 0 < self.resolution < 9:
             errors["resolution"] = f"must be 9 to 12, or 0 to leave it (got {self.resolution})"
-        elif self.resolution and match is not None and match[1] == "10":
+        elif self.resolution and self.name.startswith("10-"):
             errors["resolution"] = "must be 0: a DS18S20 has one resolution only"
         points = [getattr(self, name) for name in POINTS]
         if any(point is not None for point in points):
@@ -118,16 +117,24 @@ class Probe(SensorTemperature):
         """Readings by kind: good, or the kind of error; ``retried`` are good ones whose first attempt was not."""
         self.gone = False
         """Its directory is not there."""
+        self.known = False
+        """A call of it has come back since the start."""
+        self.silent = False
+        """The last one has not, or none was made as others hang."""
+        self.proven = False
+        """It has read well since the start, so it is none that noise on the line has conjured up."""
         self.pending = False
-        """The chip may hold the result of a bulk conversion that nobody has fetched."""
-        self.outdated = False
-        """The reading that is made now has to pass over such a result."""
+        """The chip holds the result of the bus's last bulk conversion, which has not been fetched."""
+        self.result: sysfs.Result = ""
+        """What the reading that is made now has to think of such a result."""
         self.how = ""
         """How its bus has it read: in bulk, or why not."""
         self.last: reader.Reading | None = None
         """The last good reading, as the chip has it."""
         self.last_at = -math.inf
         """When that was (monotonic, s)."""
+        self.genuine = False
+        """Its byte 6 was last that of a genuine chip."""
         self.problem = ""
         """Why it does not have the resolution that is wanted."""
         self._tried = (0, -math.inf)
@@ -154,7 +161,7 @@ class Probe(SensorTemperature):
         tried, when = self._tried
         if tried == wanted and time.monotonic() - when < TRY_AGAIN:
             wanted = 0
-        found = sysfs.measure(self.slave.directory, self.family, before, wanted, self.outdated)
+        found = sysfs.measure(self.slave.directory, self.family, before, wanted, self.result, self.genuine)
         return {"temperature": found.degrees, "found": found}
 
     def update(self, readings: Mapping[str, Any] | BaseException) -> list[Any]:
@@ -164,6 +171,9 @@ class Probe(SensorTemperature):
             return super().update(readings)
         found: reader.Reading = readings["found"]
         self._count("good")
+        self.proven = True
+        if found.genuine is not None:
+            self.genuine = found.genuine
         if found.retried:
             self._count("retried")
         self.last, self.last_at = found, time.monotonic()
@@ -176,6 +186,7 @@ class Probe(SensorTemperature):
     def cmd_reset(self, value: Any = None) -> bool:
         """Forget the readings and the counts, and try anew what could not be done."""
         self.last, self.last_at = None, -math.inf
+        self.genuine = False
         self.problem, self._tried = "", (0, -math.inf)
         self.counts = dict.fromkeys(KINDS, 0)
         return super().cmd_reset(value)

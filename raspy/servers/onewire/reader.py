@@ -19,15 +19,21 @@ so it is also what a probe says whose conversion failed for want of power. The d
 reserved. On genuine chips it is 0x0c after power-on, and 0x10 less the low four bits of the reading after a
 conversion, hence 0x10 for a real 85.0. The kernel relies on the same (``features`` bit 0 in
 ``w1_therm.rst``, which also names 127.94, raw 0x07ff, for too little power). Clones differ: with some, byte
-6 is 0x0c at any temperature, with others anything. Hence, for a raw 0x0550:
+6 is the same at any temperature, mostly 0x0c. Hence, for a raw 0x0550:
 
 * byte 6 is 0x10: real;
-* byte 6 is 0x0c: the power-on value, unless the reading before was within 10 degrees of it, as in a boiler
-  on its way there;
-* byte 6 is anything else: real, unless the reading before was further away than that.
+* byte 6 is 0x0c, and the chip is known to be genuine, as a reading at 12 bits had another byte 6, and the right
+  one: the power-on value;
+* else real when the reading before was within 10 degrees, as in a boiler on its way there. Without a reading
+  before it is refused, however long.
 
 On a DS18S20 (family 10) the power-on value 0x00aa comes with bytes 6 and 7 at 0x0c and 0x10, exactly as a
 real 85.0 does; there the reading before decides alone.
+
+Clones whose byte 7 is 0x66 begin at 25.0 (90 01 55 05 7f 7e 81 66), or with what they measured before they lost
+power (C. Petrich, "Your DS18B20 temperature sensor is likely a fake", families D). For them 25.0 is judged by the
+reading before in the same way. That such a clone has not measured at all, at a temperature within 10 degrees of
+25.0, cannot be told.
 
 Where ``w1_slave`` is missing or may not be read, ``temperature`` is: one number, in 1/1000 degree. The kernel
 checks the CRC of that one too and gives nothing when it fails, but of the scratchpad there is no more to see.
@@ -60,8 +66,11 @@ ENTRY = re.compile(r"([0-9a-fA-F]{2})-([0-9a-fA-F]{12})")
 
 LOWEST, HIGHEST = -55.0, 125.0
 POWER_ON = 85.0
+CLONE_ON = 25.0
+"""What a clone says after power-on whose byte 7 is :data:`CLONE`."""
+CLONE = 0x66
 JUMP = 10.0
-"""Degrees from one reading to the next beyond which a doubtful 85.0 is not believed."""
+"""Degrees from one reading to the next beyond which a doubtful one is not believed."""
 
 _LIMIT = 4096  # a sysfs file is at most a page
 _HEX9 = rb"((?:[0-9a-fA-F]{2} ){9})"
@@ -84,28 +93,37 @@ class Reading(msgspec.Struct):
     """Seconds that the kernel gives the chip to measure; 0: not known."""
     problem: str = ""
     """Why the chip does not have the resolution that its owner wants."""
+    genuine: bool | None = None
+    """Byte 6 was that of a genuine chip, or not; None: that cannot be told from this reading."""
 
 
-def read(path: str, family: int, before: float | None = None, bits: int = 0) -> Reading:
+def is_probe(name: str) -> bool:
+    """Whether a name is the id of a thermometer."""
+    match = ENTRY.fullmatch(name)
+    return match is not None and int(match[1], 16) in FAMILIES
+
+
+def read(path: str, family: int, before: float | None = None, bits: int = 0, genuine: bool = False) -> Reading:
     """Read one probe, once more when the first reading is no good.
 
     :param path: the probe's ``w1_slave`` file
     :param family: its family code, one of :data:`FAMILIES`
     :param before: the good reading before this one, if it is recent, in °C
     :param bits: the chip's resolution, for a probe that does not tell it with the reading; 0: not known
+    :param genuine: the chip is known to be genuine
     :raises ReadingError: there is none that can be believed
     """
     try:
-        return _attempt(path, family, before, bits)
+        return _attempt(path, family, before, bits, genuine)
     except ReadingError as error:
         if error.kind == "gone":
             raise
-    reading = _attempt(path, family, before, bits)
+    reading = _attempt(path, family, before, bits, genuine)
     reading.retried = True
     return reading
 
 
-def _attempt(path: str, family: int, before: float | None, bits: int) -> Reading:
+def _attempt(path: str, family: int, before: float | None, bits: int, genuine: bool) -> Reading:
     try:
         text = slurp(path)
     except ReadingError as error:
@@ -115,7 +133,8 @@ def _attempt(path: str, family: int, before: float | None, bits: int) -> Reading
             raise error from None
         return Reading(decode_plain(text, before, bits), bits=bits, plain=True)
     scratchpad = decode_scratchpad(text)
-    return Reading(degrees_of(scratchpad, family, before), bits=bits_of(scratchpad, family))
+    degrees = degrees_of(scratchpad, family, before, genuine)
+    return Reading(degrees, bits=bits_of(scratchpad, family), genuine=genuine_of(scratchpad, family))
 
 
 def slurp(path: str) -> bytes:
@@ -136,12 +155,12 @@ def slurp(path: str) -> bytes:
         raise ReadingError("io", f"cannot be read: {os.strerror(error.errno or 0)}") from error
 
 
-def decode(text: bytes, family: int, before: float | None = None) -> float:
+def decode(text: bytes, family: int, before: float | None = None, genuine: bool = False) -> float:
     """The temperature in °C that the text of a ``w1_slave`` file gives.
 
     :raises ReadingError: it gives none that can be believed
     """
-    return degrees_of(decode_scratchpad(text), family, before)
+    return degrees_of(decode_scratchpad(text), family, before, genuine)
 
 
 def decode_scratchpad(text: bytes) -> bytes:
@@ -164,21 +183,38 @@ def decode_scratchpad(text: bytes) -> bytes:
     return scratchpad
 
 
-def degrees_of(scratchpad: bytes, family: int, before: float | None = None) -> float:
+def degrees_of(scratchpad: bytes, family: int, before: float | None = None, genuine: bool = False) -> float:
     """The temperature in °C that a scratchpad holds.
 
+    :param genuine: the chip is known to be genuine
     :raises ReadingError: it holds none that can be believed
     """
     degrees = _ds18s20(scratchpad) if family == 0x10 else _ds18b20(scratchpad, family)
-    if degrees == POWER_ON:
-        _check_power_on(scratchpad[6], family, before)
+    if degrees == POWER_ON or (degrees == CLONE_ON and family != 0x10 and scratchpad[7] == CLONE):
+        near = before is not None and abs(before - degrees) <= JUMP
+        byte6 = scratchpad[6] if family != 0x10 else 0
+        genuine = genuine and bits_of(scratchpad, family) == 12
+        if not (degrees == POWER_ON and byte6 == 0x10) and (not near or (genuine and byte6 == 0x0C)):
+            _refuse("power-on", f"{degrees:.1f} {_POWER_ON}")
     return _in_range(degrees)
 
 
 def bits_of(scratchpad: bytes, family: int) -> int:
-    """The resolution that a scratchpad tells, 9 to 12 bits; 0: none (DS18B20 data sheet, figure 10)."""
-    config = scratchpad[4]
-    return (config >> 5) + 9 if family != 0x10 and config & 0x9F == 0x1F else 0
+    """The resolution that a scratchpad tells, 9 to 12 bits; 0: none (DS18B20 data sheet, figure 10).
+
+    A DS1825 has its address in the lower bits of that byte (its data sheet, "Configuration Register").
+    """
+    config, fixed = scratchpad[4], 0x90 if family == 0x3B else 0x9F
+    return (config >> 5 & 3) + 9 if family != 0x10 and config & fixed == 0x1F & fixed else 0
+
+
+def genuine_of(scratchpad: bytes, family: int) -> bool | None:
+    """Whether a good scratchpad is that of a genuine chip; None: it does not tell."""
+    if bits_of(scratchpad, family) != 12:
+        return None
+    if scratchpad[6] != 0x10 - (scratchpad[0] & 15):
+        return False
+    return None if scratchpad[6] == 0x0C else True
 
 
 def decode_plain(text: bytes, before: float | None = None, bits: int = 0) -> float:
@@ -199,7 +235,7 @@ def decode_plain(text: bytes, before: float | None = None, bits: int = 0) -> flo
         degrees = (int(degrees * 16) & -1 << 12 - bits) / 16
     far = before is None or abs(before - degrees) > JUMP
     if degrees == POWER_ON and far:
-        _refuse("power-on", _POWER_ON)
+        _refuse("power-on", f"85.0 {_POWER_ON}")
     if degrees == 0 and far:
         _refuse("silent", "0 °C is also what a line held low reads as, and there are no bytes to tell the two apart")
     if thousandths == 127937:
@@ -238,15 +274,7 @@ def _ds18s20(scratchpad: bytes) -> float:
     return (half_degrees >> 1) - 0.25 + (per_degree - remain) / per_degree
 
 
-def _check_power_on(byte6: int, family: int, before: float | None) -> None:
-    far = before is not None and abs(before - POWER_ON) > JUMP
-    if family != 0x10 and byte6 == 0x10:
-        return
-    if far or (before is None and byte6 == 0x0C):
-        _refuse("power-on", _POWER_ON)
-
-
-_POWER_ON = "85.0 °C is what the probe says after power-on: it has lost power or not measured"
+_POWER_ON = "°C is what the probe says after power-on: it has lost power or not measured"
 
 
 def _in_range(degrees: float) -> float:

@@ -10,10 +10,11 @@ Plain functions that touch files only, for a thread of the pool. The facts are f
   read, ``-1`` during a conversion, else ``0``. Where the bus does not answer it is ``1`` at once, without any
   conversion: only the time that passed tells.
 * After that, the first read of each probe, of ``w1_slave`` or ``temperature``, gives what was measured then,
-  however long ago; the next one measures anew. During the conversion a read gives nothing.
+  however long ago and whoever asked for it; the next one measures anew. During the conversion a read gives nothing.
 * The kernel makes one such file, at the first master that has a probe.
 * Writing ``resolution`` changes the chip's memory until it loses power. A clone that stays at 12 bits is not
-  noticed: the kernel then waits too short, and reads what was measured before.
+  noticed: the kernel then waits too short, and reads what was measured before. The same happens when a chip loses
+  power and is back at the resolution of its EEPROM. Reading ``resolution`` asks the chip, and the kernel then knows.
 * ``conv_time`` is how long the kernel waits for a conversion, in ms.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Literal
 
 import msgspec
 
@@ -35,6 +37,10 @@ EARLY = 0.9
 """Part of its time after which a conversion may be believed to be over."""
 LOOK = 0.005
 """Seconds between looks at a conversion that is under way."""
+FOREIGN = 2.0
+"""Seconds that the conversion of another program is waited for."""
+LONGEST = 0.75
+"""Seconds that a conversion at 12 bits may take; each bit less takes half of it (DS18B20 data sheet, table 2)."""
 
 
 class BulkError(DeviceError, OSError):
@@ -43,6 +49,11 @@ class BulkError(DeviceError, OSError):
 
 class NotBegun(BulkError):
     """The kernel was not even asked; no probe holds a result that nobody has fetched."""
+
+
+Result = Literal["", "ours", "old"]
+"""What is known of the result of a bulk conversion that a chip may hold: nothing; it was made for us just now; it is
+to be passed over."""
 
 
 class Slave(msgspec.Struct):
@@ -70,7 +81,7 @@ def scan(devices_dir: str) -> Found:
     :raises OSError: it cannot be listed
     """
     found = Found({}, {}, {})
-    for entry in sorted(os.listdir(devices_dir)):
+    for entry in sorted(filter(str.isascii, os.listdir(devices_dir))):
         path = os.path.join(devices_dir, entry)
         match = reader.ENTRY.fullmatch(entry)
         if match is None:
@@ -89,9 +100,10 @@ def scan(devices_dir: str) -> Found:
 def _master(path: str) -> str:
     """The directory that a slave is in: its entry is a link to ``../../../devices/<master>/<slave>``."""
     try:
-        return os.path.basename(os.path.dirname(os.readlink(path)))
+        name = os.path.basename(os.path.dirname(os.readlink(path)))
     except OSError:
         return ""
+    return name if name.isascii() else ""
 
 
 def convert_all(file: str, directories: list[str], limit: float) -> None:
@@ -144,46 +156,78 @@ def set_resolution(directory: str, bits: int) -> str:
     return ""
 
 
-def measure(directory: str, family: int, before: float | None, wanted: int, outdated: bool) -> reader.Reading:
+def measure(
+    directory: str, family: int, before: float | None, wanted: int, result: Result, genuine: bool = False
+) -> reader.Reading:
     """Read one probe, and see to its resolution.
 
     :param directory: the probe's own
     :param family: its family code
     :param before: the good reading before this one, if it is recent, in °C
     :param wanted: the resolution that it is to have, 9 to 12; 0: whatever it has
-    :param outdated: it may hold the result of a bulk conversion of long ago, which is to be passed over
+    :param result: what is known of the result of a bulk conversion that it may hold
+    :param genuine: the chip is known to be genuine
     :raises ReadingError: there is none that can be believed
     """
     path = os.path.join(directory, "w1_slave")
-    if outdated:
+    if family in BULK_FAMILIES and (result == "old" or (result == "" and _holds_foreign(directory))):
         _pass_over(path)
     bits = 0 if os.access(path, os.R_OK) else resolution(directory)
-    reading = reader.read(path, family, before, bits)
+    reading, problem = reader.read(path, family, before, bits, genuine), ""
     if wanted and family != 0x10 and reading.bits != wanted:
         problem = set_resolution(directory, wanted)
         if not problem:
-            reading, problem = _measure_again(path, family, before, wanted, reading)
-        reading.problem = problem
+            reading, problem = _measure_again(path, family, before, wanted, reading, genuine)
+    if _hurried(directory, reading.bits):
+        reading = reader.read(path, family, before, reading.bits, genuine)
+    reading.problem = problem
     reading.conversion = conversion_time(directory)
     return reading
 
 
 def _measure_again(
-    path: str, family: int, before: float | None, wanted: int, first: reader.Reading
+    path: str, family: int, before: float | None, wanted: int, first: reader.Reading, genuine: bool
 ) -> tuple[reader.Reading, str]:
     """Read at a resolution that was just written: whether the chip has it, its own bytes say."""
     directory = os.path.dirname(path)
-    reading = reader.read(path, family, before, resolution(directory) if first.plain else 0)
+    reading = reader.read(path, family, before, resolution(directory) if first.plain else 0, genuine)
     if reading.bits == wanted:
         return reading, ""
-    # The kernel believes that the chip is as quick as was wanted, and must be told otherwise before it reads on.
-    problem = set_resolution(directory, reading.bits or 12)
-    if problem:
-        raise ReadingError("resolution", f"the chip stays at {reading.bits} bits and the kernel does not wait for it")
-    return reader.read(path, family, before, reading.bits), f"the chip stays at {reading.bits or 12} bits"
+    _wait_longer(directory, reading.bits or 12)
+    return reader.read(path, family, before, reading.bits, genuine), f"the chip stays at {reading.bits or 12} bits"
+
+
+def _hurried(directory: str, bits: int) -> bool:
+    """Whether the kernel took the chip for one of fewer bits than it has, and read it too soon; it no longer does.
+
+    :raises ReadingError: it still does
+    """
+    waited = conversion_time(directory)
+    if not bits or not waited or waited > 0.6 * LONGEST / (1 << 12 - bits):
+        return False
+    if 0 < resolution(directory) < bits:
+        _wait_longer(directory, bits)
+        return True
+    # Unless it is another now, its owner has set how long to wait.
+    return conversion_time(directory) > waited
+
+
+def _wait_longer(directory: str, bits: int) -> None:
+    """Tell the kernel, which believes that a chip is quicker, how many bits it has."""
+    if set_resolution(directory, bits):
+        raise ReadingError("resolution", f"the chip has {bits} bits and the kernel does not wait for them")
+
+
+def _holds_foreign(directory: str) -> bool:
+    """Whether a probe of the bus may hold the result of a bulk conversion, which is of nobody knows when."""
+    file, end = os.path.join(directory, "..", "therm_bulk_read"), time.monotonic() + FOREIGN
+    while (state := _text(file)) == "-1" and time.monotonic() < end:
+        time.sleep(LOOK)
+    return state in ("1", "-1")
 
 
 def _pass_over(path: str) -> None:
+    """Fetch what a probe holds, and forget it."""
     for file in (path, os.path.join(os.path.dirname(path), "temperature")):
         try:
             reader.slurp(file)

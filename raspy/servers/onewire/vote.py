@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -38,7 +39,7 @@ class VoteSettings(SensorSettings, kw_only=True, forbid_unknown_fields=True):
         Literal["median", "agreement"],
         Meta(
             title="Method",
-            description="median: the middle one, none further from it than the limit; "
+            description="median: the middle one, or the mean of the two, none further from it than the limit; "
             "agreement: the mean, no two further apart than the limit.",
         ),
     ] = "median"
@@ -60,7 +61,7 @@ class VoteSettings(SensorSettings, kw_only=True, forbid_unknown_fields=True):
         match = reader.ENTRY.fullmatch(self.name)
         if match is not None:
             errors["name"] = "is the id of a probe; a vote needs a name of its own, as tank"
-        strange = [name for name in members if not _is_probe(name)]
+        strange = [name for name in members if not reader.is_probe(name)]
         if strange:
             errors["probes"] = f"{shown(strange[0])} is not the id of a thermometer, as 28-031655c9d5ff"
         elif len(set(members)) < len(members):
@@ -70,11 +71,6 @@ class VoteSettings(SensorSettings, kw_only=True, forbid_unknown_fields=True):
         elif self.quorum > len(members):
             errors["quorum"] = f"is more than there are probes ({len(members)})"
         return errors
-
-
-def _is_probe(name: str) -> bool:
-    match = reader.ENTRY.fullmatch(name)
-    return match is not None and int(match[1], 16) in reader.FAMILIES
 
 
 class Vote(SensorTemperature):
@@ -144,7 +140,9 @@ class Vote(SensorTemperature):
             return "not read yet"
         if reading.quality != "ok":
             return str(reading.reason or reading.quality)
-        return reading.number() if probe.fresh else "its last reading is too old"
+        # The vote is published as of now, so that a member that is read less often cannot speak for it.
+        age = time.monotonic() - probe.last_at
+        return reading.number() if age < min(probe.max_age, self.max_age) else "its last reading is too old"
 
 
 def _count(good: Mapping[str, float], method: str, limit: float) -> float:
@@ -152,15 +150,13 @@ def _count(good: Mapping[str, float], method: str, limit: float) -> float:
 
     :raises ReadingError: they differ by more than the limit
     """
-    lowest, highest = min(good, key=good.__getitem__), max(good, key=good.__getitem__)
+    ordered = sorted(good, key=good.__getitem__)
     if method == "agreement":
-        if good[highest] - good[lowest] > limit:
-            raise ReadingError(
-                "differ",
-                f"{lowest} ({good[lowest]:g} °C) and {highest} ({good[highest]:g} °C) differ by more than {limit:g} °C",
-            )
+        _compare(ordered[0], ordered[-1], good, limit)
         return round(sum(good.values()) / len(good), 4)
-    median = _median(sorted(good.values()))
+    low, high = ordered[(len(good) - 1) // 2], ordered[len(good) // 2]
+    _compare(low, high, good, limit)
+    median = (good[low] + good[high]) / 2
     off = [f"{name} ({degrees:g} °C)" for name, degrees in good.items() if abs(degrees - median) > limit]
     if off:
         raise ReadingError(
@@ -169,6 +165,8 @@ def _count(good: Mapping[str, float], method: str, limit: float) -> float:
     return round(median, 4)
 
 
-def _median(ordered: list[float]) -> float:
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def _compare(low: str, high: str, good: Mapping[str, float], limit: float) -> None:
+    if good[high] - good[low] > limit:
+        raise ReadingError(
+            "differ", f"{low} ({good[low]:g} °C) and {high} ({good[high]:g} °C) differ by more than {limit:g} °C"
+        )
