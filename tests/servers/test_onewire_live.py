@@ -182,7 +182,9 @@ def test_what_another_server_left_behind_is_passed_over(tmp_path: Path) -> None:
 
 def trigger(path: Path) -> None:
     """What another program does: have all probes of the bus measure, and not wait for it."""
-    (path / "w1_bus_master1" / "therm_bulk_read").write_text("trigger\n")
+    file = os.open(path / "w1_bus_master1" / "therm_bulk_read", os.O_WRONLY)
+    os.write(file, b"trigger\n")
+    os.close(file)
 
 
 def test_what_another_program_had_measured_is_passed_over(tmp_path: Path) -> None:
@@ -387,7 +389,8 @@ def test_stuck_probes_cost_the_others_of_their_bus_nothing_however_long(
         others = [probe for probe in owner.probes() if probe not in bad]
         # Long enough for each of them to be tried as often as it ever is.
         until(owner, lambda: all(probe.counts["timeout"] >= 40 for probe in bad))
-        assert stuck <= owner.pool.hung <= max(stuck, bus.SUSPECTS)
+        # Calls that were under way when there were enough of them may hang too.
+        assert stuck <= owner.pool.hung <= max(stuck, bus.SUSPECTS) + bus.SLOTS
         before = {probe.name: probe.counts["good"] for probe in others}
         until(owner, lambda: all(probe.counts["good"] > before[probe.name] + 2 for probe in others))
         assert all(probe.counts["timeout"] == 0 for probe in others)

@@ -85,9 +85,12 @@ class Bus:
         self.probes.pop(name).close()
         self.show()
 
-    def show(self) -> None:
-        """Bring ``therm_bulk_read`` up to date."""
+    def show(self, taken: bool = False) -> None:
+        """Bring ``therm_bulk_read`` up to date; a trigger in it stays until it was taken."""
         if self._bulk is None:
+            return
+        if not taken and os.pread(self._bulk, 16, 0) == TRIGGER:
+            # It is still to be taken.
             return
         states = {probe.triggered for probe in list(self.probes.values())}
         state = b"-1\n" if -1 in states else b"1\n" if 1 in states else b"0\n"
@@ -107,7 +110,7 @@ class Bus:
         able = [probe for probe in list(self.probes.values()) if probe.family in BULK_FAMILIES]
         for probe in able:
             probe.triggered = -1
-        self.show()
+        self.show(taken=True)
         if not able:
             return
         with self.lock:
