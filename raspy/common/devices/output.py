@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Meta
 
 from raspy.common.devices.command import Command
 from raspy.common.devices.device import BaseDevice
 from raspy.common.devices.errors import DriveError, ReadingError, Refused
-from raspy.common.devices.hold import LONGEST_LEASE, Hold
-from raspy.common.devices.settings import DeviceSettings, Log
+from raspy.common.devices.hold import Hold, OutputSettings
+from raspy.common.devices.settings import DeviceSettings
 from raspy.common.devices.value import Value
 from raspy.common.MDP import logger
 
@@ -36,62 +35,7 @@ BREAK, LONGEST_BREAK = 0.1, 60.0
 UNKNOWN, SAFE, HELD, FAILED, REMOVED = "unknown", "safe", "held", "failed", "removed"
 """Not driven yet; in the safe state; away from it under a lease; the safe state could not be reached; off for good."""
 
-NOT_READ = -1.0
-
 Report = Callable[["OutputDevice", dict[str, Any]], None]
-
-
-class OutputSettings(DeviceSettings, kw_only=True, forbid_unknown_fields=True):
-    """The settings of an output: a history of it is kept unless its owner says otherwise."""
-
-    log: Log = True
-    lease: Annotated[
-        float,
-        Meta(
-            ge=1,
-            le=LONGEST_LEASE,
-            title="Lease",
-            description="How long a command holds that does not say for how long.",
-            extra={"unit": "s"},
-        ),
-    ] = 60.0
-    longest_on: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=2_592_000,
-            title="Longest time on",
-            description="It goes off after so long without a break, however often it is renewed; 0: no limit. To be "
-            "off for less than a tenth of it (at most 60 s) is no break.",
-            extra={"unit": "s"},
-        ),
-    ] = 0.0
-    shortest_off: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=LONGEST_LEASE,
-            title="Shortest time off",
-            description="Once off, it stays off for so long.",
-            extra={"unit": "s"},
-        ),
-    ] = 0.0
-
-    @property
-    def safe_level(self) -> float:
-        """The safe state, 0 (off) to 1 (on)."""
-        return 0.0
-
-    def check(self) -> dict[str, str]:
-        """An output is not read; what is on in its safe state can have no longest time on."""
-        errors = super().check()
-        if self.poll != NOT_READ:
-            errors["poll"] = f"must be -1: an output is not read (got {self.poll:g})"
-        if self.safe_level:
-            for name in ("longest_on", "shortest_off"):
-                if getattr(self, name):
-                    errors[name] = f"must be 0 where the safe state is not off (got {getattr(self, name):g})"
-        return errors
 
 
 class OutputDevice(BaseDevice):
