@@ -579,7 +579,7 @@ def test_one_that_had_no_room_is_run_before_those_that_came_later(
 ) -> None:
     monkeypatch.setattr(dispatch, "LANES", 3)
     monkeypatch.setattr(titanic_module, "LANES", 3)
-    monkeypatch.setattr(dispatch, "SCAN", 3600)
+    monkeypatch.setattr(dispatch, "SCAN", 1e9)
     ship, service = harbour.start(), unique()
     crowd = [ship.request(unique()) for _ in range(3)]
     worker = ship.worker(service)
