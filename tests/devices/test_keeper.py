@@ -251,6 +251,35 @@ def test_two_changes_at_once_are_made_one_after_the_other(
     assert (kept["offset"], kept["poll"]) == (2, 0.1)
 
 
+def test_a_device_that_is_asked_for_twice_is_made_once_and_stays(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the disk hangs over the first: the second, refused, must not take the first one's settings away."""
+    monkeypatch.setattr(verbs, "PATIENCE", 0.1)
+    fifo = tmp_path / "devices.json.new"
+    words = ("new", '{"oid": "test.made", "name": "pond"}')
+    with started(Rig(nowhere, tmp_path)) as rig:
+        os.mkfifo(fifo)
+        assert verb(rig, *words)[1] == MDP.UNAVAILABLE.decode()
+        answer, status = verb(rig, *words)
+        assert (status, "there is a device pond already" in answer) == ("400", True)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        fifo.unlink()
+        until(rig, lambda: not rig.changes.changing("pond"))
+        os.close(reader)
+        assert verb(rig, *words)[1] == "200"
+    with started(Rig(nowhere, tmp_path)) as rig:
+        assert "pond" in rig.devices
+        os.mkfifo(fifo)
+        assert verb(rig, "delete", "pond")[1] == MDP.UNAVAILABLE.decode()
+        assert verb(rig, "exec", "pond", "poll", "5")[1] == MDP.UNAVAILABLE.decode()
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        fifo.unlink()
+        until(rig, lambda: not rig.changes.changing("pond"))
+        os.close(reader)
+        assert "pond" in rig.devices, "what could not be kept is not so"
+
+
 def test_a_second_process_of_the_same_server_does_not_start(
     nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,8 @@ class Changes:
 
     def __init__(self, server: DeviceServer) -> None:
         self.server = server
+        self.busy: set[str] = set()
+        """Names of devices that are being made or deleted, which waits for the disk."""
         self._waiting: dict[str, deque[tuple[BaseDevice, Mapping[str, Any], Done]]] = {}
 
     def change(self, device: BaseDevice, changes: Mapping[str, Any], done: Done) -> None:
@@ -37,6 +39,9 @@ class Changes:
         whole = device.parent or device
         if device is not whole:
             changes = {"subdevices": {device.name: dict(changes)}}
+        if whole.name in self.busy:
+            done(KeepError(f"{whole.name}: it is being deleted, which waits for the disk"))
+            return
         waiting = self._waiting.setdefault(whole.name, deque())
         if len(waiting) >= CHANGES_LIMIT:
             done(KeepError(f"{whole.name}: {len(waiting)} changes of its settings wait for the disk"))
@@ -46,8 +51,8 @@ class Changes:
             self._next(whole.name)
 
     def changing(self, name: str) -> bool:
-        """Whether changes of a device's settings wait for the disk."""
-        return name in self._waiting
+        """Whether something of a device waits for the disk: its settings, itself, or its end."""
+        return name in self._waiting or name in self.busy
 
     def _next(self, name: str) -> None:
         waiting = self._waiting[name]

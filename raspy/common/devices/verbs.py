@@ -101,6 +101,7 @@ def new(server: DeviceServer, json: str) -> Later:
         later = Later()
 
         def kept(error: Exception | None) -> None:
+            server.changes.busy.discard(device.name)
             try:
                 if error is None:
                     # What another device of this name left behind is not its own.
@@ -110,6 +111,7 @@ def new(server: DeviceServer, json: str) -> Later:
                 server.keeper.keep(device.name, None, lambda _: None)
             _complete(later, error, lambda: describe(device))
 
+        server.changes.busy.add(device.name)
         server.keeper.keep(device.name, device.to_dict(), kept)
         return _in_time(server, later)
 
@@ -133,6 +135,7 @@ def delete(server: DeviceServer, name: str) -> Later:
     later = Later()
 
     def kept(error: Exception | None) -> None:
+        server.changes.busy.discard(device.name)
         if server.devices.get(device.name) is device:
             if error is None:
                 server.remove_device(device.name)
@@ -140,6 +143,7 @@ def delete(server: DeviceServer, name: str) -> Later:
                 server.outputs.restore(*outputs)
         _complete(later, error, lambda: None)
 
+    server.changes.busy.add(device.name)
     server.keeper.keep(device.name, None, kept)
     return _in_time(server, later)
 
