@@ -12,7 +12,7 @@ a safe state. Where no Titanic is on the bus (``titanic = false`` in ``[bus]``) 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -38,7 +38,6 @@ SHOWN = 300
 WAITING = "its settings are not known yet: titanic.store has not answered"
 
 BAD = (msgspec.MsgspecError, ValueError, RecursionError)
-T = TypeVar("T")
 
 
 class Exported(msgspec.Struct):
@@ -262,7 +261,10 @@ class Keeper:
                     # What the device made of it goes back, so that both are the same.
                     taken = Kept(settings=has, pending=has != settings)
                     self._again = self._again or taken.pending
-        except BAD as error:
+        except Exception as error:
+            # Whatever it is, what was kept before stays.
+            if not isinstance(error, BAD):
+                self.server.report(error, f"settings of {name} from {STORE}")
             self._refuse(name, str(error))
         else:
             if taken is not None:
