@@ -264,6 +264,33 @@ def test_a_reset_is_safe() -> None:
     assert shows(device, "power") is False
 
 
+def test_whoever_holds_it_lets_go() -> None:
+    device = switch()
+    on(device, 30, "scenario thermostat")
+    assert device.exec_cmd("", "release", "", Hold(by="scenario thermostat")) is True
+    assert (device.level, device.told[-1]["reason"]) == (0.0, "let go by scenario thermostat")
+    assert device.exec_cmd("", "release", "", Hold(by="scenario thermostat")) is False, "it holds it no more"
+
+
+def test_nobody_lets_go_of_what_another_holds() -> None:
+    device = switch()
+    on(device, 30, "scenario thermostat")
+    on(device, 30, "owner")
+    assert device.exec_cmd("", "release", "", Hold(by="scenario thermostat")) is False
+    assert device.exec_cmd("", "release", "") is False
+    assert device.level == 1.0
+
+
+def test_to_let_go_does_not_forgive_a_longest_time_that_was_reached() -> None:
+    device = switch(longest_on=100)
+    on(device, 1000, "stuck")
+    device.wait(101)
+    assert device.exec_cmd("", "release", "", Hold(by="stuck")) is False
+    device.wait(3600)
+    with pytest.raises(Refused, match="longest time"):
+        on(device, 10, "stuck")
+
+
 # The longest time on, the shortest time off
 
 

@@ -49,6 +49,7 @@ class OutputDevice(BaseDevice):
     Settings: ClassVar[type[DeviceSettings]] = OutputSettings
     declared: ClassVar[tuple[Command, ...]] = (
         Command(name="reset", type="Str", writeonly=True, info="Go into the safe state"),
+        Command(name="release", type="Str", writeonly=True, info="Let go: into the safe state, if you still hold it"),
     )
 
     def __init__(self, json: str | bytes | Mapping[str, Any] | None = None) -> None:
@@ -269,6 +270,17 @@ class OutputDevice(BaseDevice):
         """Go into the safe state, and forget that the longest time on was reached."""
         self._unlock()
         self.fall("told to reset")
+        return True
+
+    def cmd_release(self, value: Any = None) -> bool:
+        """Go into the safe state if whoever says so holds it (``by``); return whether that was so.
+
+        Unlike being told off, this is no sign that somebody looked: a longest time on that was reached stays reached.
+        """
+        by = self._hold.by
+        if self.state != HELD or self._by != by:
+            return False
+        self.fall(f"let go by {by}" if by else "let go")
         return True
 
     def details(self) -> dict[str, Any]:
