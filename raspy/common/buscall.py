@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -23,13 +24,21 @@ Answer = Callable[[list[bytes] | None], None]
 class Call:
     """One request and who waits for its answer."""
 
-    __slots__ = ("body", "done", "service", "timeout")
+    __slots__ = ("body", "done", "end", "identity", "service", "timeout")
 
-    def __init__(self, service: bytes, body: list[bytes], done: Answer, timeout: float) -> None:
+    def __init__(
+        self, service: bytes, body: list[bytes], done: Answer, timeout: float, identity: str, lifetime: float | None
+    ) -> None:
         self.service = service
         self.body = body
         self.done = done
         self.timeout = timeout
+        self.identity = identity
+        self.end = None if lifetime is None else time.monotonic() + lifetime
+
+    def lifetime(self) -> float:
+        """Seconds that are left of it, as it is sent."""
+        return self.timeout if self.end is None else max(self.end - time.monotonic(), 0.0)
 
 
 class BusCaller:
@@ -48,15 +57,25 @@ class BusCaller:
         self._timer: Timer | None = None
         self._take: Callable[[], list[bytes] | None] = lambda: None
 
-    def call(self, service: str, body: list[bytes], done: Answer, timeout: float = 5.0) -> None:
+    def call(
+        self,
+        service: str,
+        body: list[bytes],
+        done: Answer,
+        timeout: float = 5.0,
+        identity: str = "",
+        lifetime: float | None = None,
+    ) -> None:
         """Make a request; ``done`` gets the reply, once.
 
         :param timeout: seconds, counted from when it is sent
+        :param identity: 32 hexadecimal digits that tell a repeat from another request; empty: new ones
+        :param lifetime: seconds from now after which it must not be done any more; None: the timeout
         :raises raspy.common.MDP.ClientError: too many wait
         """
         if len(self._calls) >= WAITING:
             raise MDP.ClientError(f"{len(self._calls)} requests wait for {self.address}")
-        self._calls.append(Call(service.encode(), body, done, timeout))
+        self._calls.append(Call(service.encode(), body, done, timeout, identity or MDP.new_id(), lifetime))
         self._next()
 
     def close(self) -> None:
@@ -74,7 +93,7 @@ class BusCaller:
             if self._socket is None:
                 self._connect()
             assert self._socket is not None
-            marked = MDP.id_frame(MDP.new_id(), call.timeout)
+            marked = MDP.id_frame(call.identity, call.lifetime())
             sender(self._socket)([b"", MDP.C_CLIENT, call.service, marked, *call.body])
         except zmq.ZMQError as error:
             MDP.logger.warning("%s: no request can be sent: %s", self.address, error)

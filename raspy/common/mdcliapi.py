@@ -14,7 +14,8 @@ import zmq
 from raspy.common import MDP
 
 READING_VERBS = frozenset(
-    b"all check export get info keys list list_keys log query rows status template version".split()
+    b"all check examples export get info keys list list_keys log next output query rows show status template "
+    b"version".split()
 )
 """First frames of requests to our servers that change nothing, and so may be sent again."""
 

@@ -19,6 +19,7 @@ from raspy.web.guard import App, Guard, accepts_gzip, compress
 from raspy.web.rows import (
     DEVICE,
     EVENT,
+    SCENARIO,
     SERVER,
     UNREACHABLE,
     Row,
@@ -32,6 +33,7 @@ from raspy.web.rows import (
 
 DEVICE_ROWS = 500
 SERVER_ROWS = 100
+SCENARIO_ROWS = 100
 OTHER_ROWS = 200
 """Rows of each kind that one page shows; what is beyond is counted, and is in the API."""
 
@@ -191,14 +193,18 @@ def sections(snapshot: Snapshot) -> dict[str, Any]:
     now = time.monotonic()
     devices: dict[str, dict[str, list[Row]]] = {}
     servers: list[Row] = []
+    scenarios: list[Row] = []
     others: list[Row] = []
-    room = {"device": DEVICE_ROWS, "server": SERVER_ROWS, "other": OTHER_ROWS}
+    room = {"device": DEVICE_ROWS, "server": SERVER_ROWS, "scenario": SCENARIO_ROWS, "other": OTHER_ROWS}
     left_out = 0
     for key in sorted(snapshot.held):
         if key.startswith(EVENT):
             continue
         found = DEVICE.fullmatch(key)
-        kind = "device" if found is not None else "server" if SERVER.fullmatch(key) else "other"
+        kind = "device" if found is not None else "other"
+        for other, pattern in (("server", SERVER), ("scenario", SCENARIO)):
+            if pattern.fullmatch(key):
+                kind = other
         if not room[kind]:
             left_out += 1
             continue
@@ -208,10 +214,11 @@ def sections(snapshot: Snapshot) -> dict[str, Any]:
             group = devices.setdefault(f"{found['host']}.{found['server']}", {})
             group.setdefault(found["device"], []).append(shown)
         else:
-            (servers if kind == "server" else others).append(shown)
+            {"server": servers, "scenario": scenarios, "other": others}[kind].append(shown)
     return {
         "devices": devices,
         "servers": servers,
+        "scenarios": scenarios,
         "others": others,
         "events": [event_row(held) for held in snapshot.events],
         "left_out": left_out,

@@ -18,6 +18,7 @@ DEVICE = re.compile(
 )
 EVENT = "/event/"
 SERVER = re.compile(r"/server/(?P<host>[a-z0-9_-]{1,63})\.(?P<server>[a-z0-9_-]{1,63})")
+SCENARIO = re.compile(r"/scenario/(?P<name>[a-z0-9_-]{1,63})")
 
 TEXT_LIMIT = 240
 """Characters of any one text that are shown."""
@@ -28,6 +29,8 @@ NOT_NOW = "—"
 """What stands where a number would be, when there is none for now."""
 UNREACHABLE = "the bus is not reachable"
 
+SCENARIO_STATES = {"running": "ok", "idle": "ok", "off": "ok", "stopping": "ok", "waiting": "stale", "paused": "error"}
+"""How the states of scenarios look: as what is well, as what waits, as what needs its owner."""
 RUNNING = ("ok", "degraded")
 STOPPED = "it was stopped"
 """The broker's reason for a server that said goodbye."""
@@ -88,6 +91,9 @@ def row(held: Held, now: float, live: bool) -> Row:
     server = SERVER.fullmatch(held.key)
     if server is not None:
         return server_row(held, server, now, live)
+    scenario = SCENARIO.fullmatch(held.key)
+    if scenario is not None:
+        return scenario_row(held, scenario["name"], now, live)
     return other_row(held, now, live)
 
 
@@ -141,6 +147,29 @@ def server_row(held: Held, name: re.Match[str], now: float, live: bool) -> Row:
         shown = Row(held.key, "error", label, age, badge="unknown", story=story, facts="", trouble="")
     shown.where = f"on {name['host']}"
     return shown
+
+
+def scenario_row(held: Held, name: str, now: float, live: bool) -> Row:
+    """A scenario: its state, and why it is in it."""
+    content = fields(held.body)
+    given = content.get("state")
+    if not isinstance(given, str) or not given:
+        story = f"unreadable: {summary(held.body)}"
+        return Row(held.key, "error", name, held.age_at(now), badge="unknown", story=story, facts="")
+    given = clean(given, 20)
+    story = clean(content["reason"]) if isinstance(content.get("reason"), str) else ""
+    since, facts = number(content.get("since")), []
+    if since is not None:
+        facts.append(f"since {clock(since)}")
+    runs = number(content.get("runs"))
+    if runs is not None:
+        facts.append("1 run" if runs == 1 else f"{text(runs)} runs")
+    failures = number(content.get("failures"))
+    if failures:
+        facts.append("1 failure" if failures == 1 else f"{text(failures)} failures")
+    state = SCENARIO_STATES.get(given, "stale") if live else "stale"
+    badge = given if live else "unknown"
+    return Row(held.key, state, name, held.age_at(now), badge=badge, story=story, facts=" · ".join(facts))
 
 
 def _story(content: dict[str, Any]) -> str:

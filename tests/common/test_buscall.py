@@ -127,6 +127,40 @@ def test_what_nobody_waits_for_any_more_is_not_begun(bus: Bus, loop: Caller) -> 
     caller.close()
 
 
+def test_a_call_that_is_made_again_under_its_id_is_done_once(bus: Bus, loop: Caller) -> None:
+    caller = BusCaller(loop, bus.address)
+    got: list[Any] = []
+    identity = MDP.new_id()
+    runner = OnThread(Echo(bus)).wait()
+    try:
+        for _ in range(2):
+            caller.call("pi.echo.echo", [b"hold"], got.append, 0.2, identity=identity, lifetime=LIMIT)
+        loop.until(lambda: len(got) == 2)
+        assert got == [None, None]
+        assert runner.call(lambda: len(runner.executive.held)) == 1
+    finally:
+        runner.stop()
+    caller.close()
+
+
+def test_a_call_may_live_longer_than_it_is_waited_for(bus: Bus, loop: Caller) -> None:
+    caller = BusCaller(loop, bus.address)
+    got: list[Any] = []
+    caller.call("pi.echo.echo", [b"hold"], got.append, 0.05, lifetime=LIMIT)
+    caller.call("pi.echo.echo", [b"hold"], got.append, 0.05)
+    loop.until(lambda: len(got) == 2)
+    runner = OnThread(Echo(bus)).wait()
+    try:
+        caller.call("pi.echo.echo", [b"say", b"after them"], got.append, LIMIT)
+        loop.until(lambda: runner.call(lambda: len(runner.executive.held)) == 1)
+        runner.call(lambda: runner.executive.held[0].reply("done"))
+        loop.until(lambda: len(got) == 3)
+        assert runner.call(lambda: len(runner.executive.held)) == 1, "the second one was late"
+    finally:
+        runner.stop()
+    caller.close()
+
+
 def test_without_a_broker_nothing_comes(loop: Caller) -> None:
     with short_directory() as directory:
         caller = BusCaller(loop, f"ipc://{directory}/none")

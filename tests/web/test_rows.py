@@ -129,6 +129,29 @@ def test_durations_read_well(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
 
 
+@pytest.mark.parametrize(
+    ("state", "looks"), [("running", "ok"), ("idle", "ok"), ("waiting", "stale"), ("paused", "error"), ("odd", "stale")]
+)
+def test_a_scenario_tells_its_state_and_why(state: str, looks: str) -> None:
+    body = {"state": state, "reason": "water: it was unplugged", "since": 1e9, "runs": 1, "failures": 3}
+    told = shown("/scenario/thermostat", body)
+    assert (told.label, told.state) == ("thermostat", looks)
+    assert (told.cells["badge"], told.cells["story"]) == (state, "water: it was unplugged")
+    assert told.cells["facts"].endswith("1 run · 3 failures")
+
+
+def test_nobody_knows_of_a_scenario_without_the_bus() -> None:
+    told = shown("/scenario/thermostat", {"state": "running"}, live=False)
+    assert (told.state, told.cells["badge"]) == ("stale", "unknown")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b'{"state": 5}', b'{"state": ""}'])
+def test_a_scenario_that_says_nonsense_is_an_error(body: bytes) -> None:
+    told = shown("/scenario/thermostat", body)
+    assert told.state == "error"
+    assert told.cells["story"].startswith("unreadable: ")
+
+
 def test_a_server_tells_what_happened() -> None:
     now = time.time()
     back = shown(

@@ -36,6 +36,18 @@
 </div>
 </section>
 <section aria-labelledby="servers" class="servers">
+% if scenarios:
+<h2 id="scenarios">Scenarios</h2>
+<ul class="card" aria-labelledby="scenarios">
+% for row in scenarios:
+<li class="server" data-key="{{row.key}}" data-state="{{row.state}}">
+<h3>{{row.label}} <b class="badge" data-cell="badge">{{row.cells["badge"]}}</b></h3>
+<p data-cell="story">{{row.cells["story"]}}</p>
+<p class="facts" data-cell="facts">{{row.cells["facts"]}}</p>
+</li>
+% end
+</ul>
+% end
 <h2 id="servers">Servers</h2>
 % if not servers:
 <p class="empty">The broker has told of no server yet.</p>
