@@ -12,7 +12,7 @@ PYTEST = $(if $(COVERAGE),COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml") $(R
 # These tests wait for other processes half of the time: more workers than cores.
 DEV_WORKERS ?= 6
 
-.PHONY: help develop install uninstall start tests devtests lint docs bench fuzz test-debian clean
+.PHONY: help develop install uninstall start tests devtests lint docs boil bench fuzz test-clock test-debian clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -55,6 +55,10 @@ docs: ## build the documentation in build/docs
 	$(RUN) -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "open build/docs/index.html"
 
+boil: ## the thermostat at its own times, poll 10 s and lease 30 s, when something fails (4 min)
+	@scripts/bootstrap tests system
+	BOIL=full $(PYTEST) -n 10 tests/integration/test_boil.py $(ARGS)
+
 bench: ## measure speed and memory, side by side with others where they are installed
 	@scripts/bootstrap tests system
 	$(RUN) -m tests.benchmarks $(ARGS)
@@ -62,6 +66,9 @@ bench: ## measure speed and memory, side by side with others where they are inst
 fuzz: ## throw arbitrary frames at the broker for 10 minutes
 	@scripts/bootstrap tests fuzz
 	$(RUN) -m tests.fuzz $(ARGS)
+
+test-clock: ## run sync in a virtual machine, whose clocks may be set and whose chips are there (3 min)
+	@scripts/test-clock $(ARGS)
 
 test-debian: ## run the README's two commands in fresh Debian 12 and 13 (ARGS="trixie" to choose)
 	@scripts/test-debian $(ARGS)

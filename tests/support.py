@@ -19,6 +19,8 @@ _PACKAGES = {
     "mosquitto_sub": "mosquitto-clients",
     "cc": "gcc",
     "mkfs.ext4": "e2fsprogs",
+    "hwclock": "util-linux-extra",
+    "visudo": "sudo",
 }
 
 

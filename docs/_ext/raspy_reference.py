@@ -58,7 +58,8 @@ def keys(section: type[Section]) -> list[tuple[str, str, str, str]]:
             unit = (kind.extra or {}).get("unit", "")
             kind = kind.type
         default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-        rows.append((field.name, description, type_text(kind, unit), f"``{toml(default)}``"))
+        shown = "not set" if default is None else f"``{toml(default)}``"
+        rows.append((field.name, description, type_text(kind, unit), shown))
     return rows
 
 
@@ -74,6 +75,10 @@ def type_text(kind: inspect.Type, unit: str) -> str:
     elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
         most = f", at most {kind.max_length}" if kind.max_length else ""
         words = [f"list of {type_text(kind.item_type, '')}{most}"]
+    elif isinstance(kind, inspect.Metadata):
+        words = [type_text(kind.type, unit)]
+    elif isinstance(kind, inspect.UnionType):
+        words = [type_text(one, unit) for one in kind.types if not isinstance(one, inspect.NoneType)]
     else:
         raise NotImplementedError(f"a key of type {kind}: say in docs/_ext how it is written")
     return " ".join(word for word in words if word)

@@ -1,4 +1,5 @@
-"""Not listed: what completion scripts ask for, one a line. ``raspy __complete keys|services|devices PREFIX``.
+"""Not listed: what completion scripts ask for, one a line. ``raspy __complete WHAT PREFIX``, where WHAT is
+keys, services, devices, scenarios, variables or jobs.
 
 Silent and quick: when the broker does not answer there is nothing to offer.
 """
@@ -13,13 +14,15 @@ from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 
 DEVICE = "/device/"
+BRANCHES = {"scenarios": "/scenario/", "variables": "/variable/"}
+"""Where on the tree each has a key."""
 PATIENCE = 0.5
 """Seconds that somebody who pressed Tab waits."""
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What to complete."""
-    parser.add_argument("what", choices=["keys", "services", "devices"])
+    parser.add_argument("what", choices=["keys", "services", "devices", *BRANCHES, "jobs"])
     parser.add_argument("prefix", nargs="?", default="")
 
 
@@ -32,9 +35,15 @@ def act(request: Request) -> list[str]:
         if request.arguments.what == "devices":
             keys = request.snapshot(DEVICE + prefix, PATIENCE)
             return sorted({key.removeprefix(DEVICE).partition("/")[0] for key in keys})
+        if request.arguments.what in BRANCHES:
+            branch = BRANCHES[request.arguments.what]
+            return [key.removeprefix(branch) for key in request.snapshot(branch + prefix, PATIENCE)]
         with MajorDomoClient(request.address) as client:
             client.timeout, client.retries = int(PATIENCE * 1000), 1
-            reply = client.send("mmi.discovery", [b""]) or []
+            if request.arguments.what == "jobs":
+                reply = client.send(MDP.routing_key(request.host, "core.cron"), [b"list_keys"]) or []
+            else:
+                reply = client.send("mmi.discovery", [b""]) or []
     except MDP.GenericError:
         return []
     names = [name for frame in reply[:-1] for name in _names(body_value(frame))]

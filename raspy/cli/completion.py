@@ -12,14 +12,21 @@ from argparse import Action, ArgumentParser
 from raspy.cli import COMMANDS
 from raspy.cli.command import Parser, Request, parser_of, verbs_of
 from raspy.cli.queue import STATES
+from raspy.cli.scenario import NAMED as SCENARIO_VERBS
 from raspy.common.registry import SERVERS
 
 SHELLS = ("bash", "zsh", "fish")
 SERVER_COMMANDS = ("server", "make-safe")
 KEY_COMMANDS = ("get", "watch", "history")
 DEVICE_COMMANDS = ("exec", "device show", "device edit", "device delete")
+NAMED = {
+    "scenarios": [f"scenario {verb}" for verb in ("show", "edit", *SCENARIO_VERBS, "output", "export")],
+    "jobs": [f"cron {verb}" for verb in ("show", "edit", "delete", "run", "next", "enable", "disable")],
+    "variables": [f"variable {verb}" for verb in ("get", "set", "delete")],
+}
+"""The commands that take the name of a scenario, a cron job or a variable."""
 SERVERS_OF_DEVICES = ("device new", "device template")
-FILES = ("--config", "--output")
+FILES = ("--config", "--output", "--code", "--entries", "--conf")
 """Options whose value is a file."""
 
 
@@ -75,6 +82,7 @@ def words_of_commands() -> list[tuple[str, str]]:
         ("completion", " ".join(SHELLS)),
         ("|".join(KEY_COMMANDS), '$(raspy __complete keys "$current" 2>/dev/null)'),
         ("|".join(DEVICE_COMMANDS), '$(raspy __complete devices "$current" 2>/dev/null)'),
+        *(("|".join(known), f'$(raspy __complete {what} "$current" 2>/dev/null)') for what, known in NAMED.items()),
         ("|".join(SERVERS_OF_DEVICES), " ".join(SERVERS)),
         *((name, " ".join(verbs_of(parser))) for name, parser in parsers().items() if parser and verbs_of(parser)),
         ("queue list", " ".join(STATES)),

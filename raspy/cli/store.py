@@ -103,7 +103,7 @@ def _export(answer: dict[str, Any], given: list[str], path: str | None) -> dict[
         raise _missing(given)
     text = _lines({**answer, "services": services})
     if path is not None:
-        _write(path, text + b"\n")
+        write_file(path, text + b"\n")
         return {"file": text_of(path)}
     # What is not a terminal gets the values as they are: written otherwise they may be too long for an import.
     out(text.decode().translate(STEERING) if sys.stdout.isatty() else text.decode())
@@ -172,7 +172,7 @@ def _read(path: str) -> tuple[bytes, str]:
     return text, source
 
 
-def _write(path: str, text: bytes) -> None:
+def write_file(path: str, text: bytes) -> None:
     """Write a file, whole or not at all; what is no ordinary file is written to."""
     ordinary = os.path.isfile(path) or not os.path.exists(path)
     whole = os.path.realpath(path) if ordinary else path

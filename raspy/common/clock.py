@@ -10,8 +10,24 @@ from raspy.common import MDP
 SYNCHRONIZED = "/run/systemd/timesync/synchronized"
 """Is there once the clock was set from the network (systemd-timesyncd(8))."""
 
+MARK = "/run/raspy-sync/trusted"
+"""Is there once the server ``sync`` believes the clock: one line, the boot's id and what the time is from. Its
+directory is made for that server alone by its unit, so that nobody else can write it."""
+MARK_LIMIT = 100
+"""Bytes of it."""
+
 LOOK = 1.0
-"""Seconds between looks for it."""
+"""Seconds between looks for them."""
+
+BUILT = 1_767_225_600.0
+"""Unix time in s before which this release was not made (2026-01-01): a clock that says less is wrong."""
+LATEST = BUILT + 40 * 31_556_952.0
+"""Unix time in s that no clock is believed to show while this release runs, 40 years on."""
+
+
+def plausible(wall: float) -> bool:
+    """Whether a Unix time in s can be the present at all."""
+    return BUILT <= wall <= LATEST
 
 
 class BootClock:
@@ -34,8 +50,24 @@ class BootClock:
         return time.time()
 
     def trusted(self) -> bool:
-        """Whether the wall clock was set from the network since the boot; then it stays so."""
+        """Whether the wall clock was set since the boot, from the network or by ``sync``; then it stays so."""
         now = time.monotonic()
         if not self._trusted and now - self._looked > LOOK:
-            self._looked, self._trusted = now, os.path.exists(SYNCHRONIZED)
+            self._looked = now
+            self._trusted = os.path.exists(SYNCHRONIZED) or bool(read_mark(MARK, self.boot_id))
         return self._trusted
+
+
+def read_mark(path: str, boot_id: str = "") -> str:
+    """What ``sync`` has believed the clock for in this boot, as ``ntp``; empty: it has not.
+
+    A mark of another boot, where ``/run`` outlives one, is none.
+
+    :param boot_id: what tells this boot from others; empty: the kernel's
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            marked, _, source = file.read(MARK_LIMIT).strip().partition(" ")
+    except (OSError, ValueError):
+        return ""
+    return source if marked == (boot_id or MDP.boot_id()) else ""

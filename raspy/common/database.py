@@ -18,6 +18,7 @@ from typing import TypeVar
 from raspy.common.sqlitefile import (
     APPLICATION_ID,
     Damaged,
+    InUse,
     NewerSchema,
     Schema,
     StorageError,
@@ -30,7 +31,7 @@ from raspy.common.sqlitefile import (
     transaction,
 )
 
-__all__ = ["APPLICATION_ID", "Damaged", "Database", "NewerSchema", "Schema", "StorageError"]
+__all__ = ["APPLICATION_ID", "Damaged", "Database", "InUse", "NewerSchema", "Schema", "StorageError"]
 
 logger = logging.getLogger("raspy.database")
 
@@ -168,7 +169,7 @@ class Database:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-            raise StorageError(f"{self.path}: another process uses it") from None
+            raise InUse(f"{self.path}: another process uses it") from None
         self._lock = lock
 
     def _unlock(self) -> None:

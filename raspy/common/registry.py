@@ -35,6 +35,8 @@ SERVERS: dict[str, Entry] = {
     "onewire": Entry("raspy.servers.onewire:OneWire", "reads 1-Wire probes"),
     "fake": Entry("raspy.servers.fake:Fake", "simulates an aquarium", output=True),
     "logger": Entry("raspy.servers.logger:Logger", "keeps a history of the values"),
+    "core": Entry("raspy.servers.core:Core", "fires cron jobs and sun events, and runs scenarios"),
+    "sync": Entry("raspy.servers.sync:Sync", "keeps the time: NTP, RTC and system clock", default=False),
     "web": Entry("raspy.web:Web", "serves the page"),
 }
 """By name, in the order in which they are started; they are stopped in the reverse order."""

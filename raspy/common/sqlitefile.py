@@ -50,6 +50,10 @@ class StorageError(ServerError, OSError):
     """The disk does not take or give what it should; the message says which file and why."""
 
 
+class InUse(StorageError):
+    """Another process has the file."""
+
+
 class NewerSchema(StorageError):
     """The file was written by a newer program; it is left as it is."""
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.benchmarks import durable_table, history, idle, onewire
+from tests.benchmarks import child, durable_table, firing, history, idle, onewire
 from tests.benchmarks.durable import Disk, DurableRow, default_directory, durable_rows, durable_ways
 from tests.benchmarks.process import BenchError, Children, free_ports, progress
 from tests.benchmarks.rows import Row, all_rows
@@ -97,6 +97,22 @@ def measure_history(options: argparse.Namespace) -> history.Figures:
         return {"error": str(error)}
 
 
+def measure_child(options: argparse.Namespace) -> child.Found:
+    """The processes of scenarios; why not, where it failed."""
+    try:
+        return child.measure(options.quick)
+    except BenchError as error:
+        return {"error": str(error)}
+
+
+def measure_firing(options: argparse.Namespace) -> firing.Found:
+    """How soon scenarios run; why not, where it failed."""
+    try:
+        return firing.measure(options.quick)
+    except BenchError as error:
+        return {"error": str(error)}
+
+
 def as_json(rows: Sequence[Row]) -> dict[str, object]:
     return {row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows}
 
@@ -116,6 +132,8 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
     cases = [case for case in (onewire.QUICK if options.quick else onewire.CASES) if only.search(case.name)]
     buses = onewire.measure(scratch, ports, cases, options.rounds)
     year = measure_history(options) if only.search(history.NAME) else {}
+    scenario = measure_child(options) if only.search(child.NAME) else {}
+    fired = measure_firing(options) if only.search(firing.NAME) else {}
     progress("")
     names = list(dict.fromkeys(target.name for target in [*mdp, *kv]))
     table = Table(rows, names, options.reference[0].partition("=")[0] if options.reference else "")
@@ -130,11 +148,15 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
         print(onewire.text(buses))
     if year:
         print(f"\nhistory: {year['error']}" if "error" in year else history.text(year))
+    if scenario:
+        print(f"\n{child.NAME}: {scenario['error']}" if "error" in scenario else child.text(scenario))
+    if fired:
+        print(f"\n{firing.NAME}: {fired['error']}" if "error" in fired else firing.text(fired))
     if options.json:
         found: dict[str, object] = {"rows": as_json(rows), "durable": as_json(durable), "idle": processes}
-        found |= {"onewire": buses, "history": year}
+        found |= {"onewire": buses, "history": year, "scenario": scenario, "firing": fired}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0 if rows or durable or processes or buses or year else 1
+    return 0 if rows or durable or processes or buses or year or scenario or fired else 1
 
 
 def main() -> int:

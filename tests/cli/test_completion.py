@@ -63,12 +63,17 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert completed(tmp_path, "raspy queue list ") == ["pending", "parked", "late", "done"]
     assert completed(tmp_path, "raspy queue list late ") == []
     assert completed(tmp_path, "raspy queue info ") == []
+    for known in ("scenario run", "scenario edit", "cron show", "variable set"):
+        assert completed(tmp_path, f"raspy {known} fe", "feeding") == ["feeding"]
+    assert completed(tmp_path, "raspy variable ") == ["list", "get", "set", "delete"]
+    assert completed(tmp_path, "raspy scenario check ", "feeding") == []
     assert completed(tmp_path, "raspy request --lifetime 3 --no-wait pi", "pi.fake.mmi") == ["pi.fake.mmi"]
     assert completed(tmp_path, "raspy request --lifetime ", "pi.fake.mmi") == []
     assert completed(tmp_path, "raspy request pi.fake.mmi --timeout 3 pi", "pi.fake.mmi") == []
     (tmp_path / "my.toml").write_text("")
     assert completed(tmp_path, "raspy status --config my") == ["my.toml"]
     assert completed(tmp_path, "raspy store export --output my") == ["my.toml"]
+    assert completed(tmp_path, "raspy scenario new light --code my") == ["my.toml"]
 
 
 @pytest.mark.parametrize(

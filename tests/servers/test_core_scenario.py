@@ -1,0 +1,396 @@
+"""Scenarios: what their code can do, what fires them, and what becomes of them when they fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bus import eventually
+from tests.servers.core_stage import WATER, CoreStage, core_stage
+
+
+@pytest.fixture
+def stage() -> Iterator[CoreStage]:
+    with core_stage() as made:
+        yield made
+
+
+def run(stage: CoreStage, code: str, entries: dict[str, object] | None = None, name: str = "one") -> dict[str, object]:
+    """Run code by hand; return how that ended."""
+    stage.make(name, code, entries)
+    runs = stage.call(lambda core: core.scenarios.scenarios[name].runs)
+    stage.good("scenario", "run", name)
+    return stage.ended(name, runs + 1)
+
+
+# What the code can do
+
+
+def test_a_value_is_a_plain_number_with_its_unit_and_age(stage: CoreStage) -> None:
+    stage.tell(21.5)
+    code = "print(get('water'), reading('water').unit, reading('water').quality, reading('water').age < 10)\n"
+    assert run(stage, code, {"water": "probe.water/temperature"})["how"] == "finished"
+    assert stage.printed("one", "\n") == "21.5 °C ok True\n"
+
+
+def test_names_of_entries_settings_and_cause(stage: CoreStage) -> None:
+    stage.make(
+        "one", "print(name, entries['water'], settings, cause['by'])", {"water": WATER}, settings={"a": [1, "b"]}
+    )
+    stage.good("scenario", "run", "one")
+    assert f"one {WATER} {{'a': [1, 'b']}} hand" in stage.printed("one", "\n")
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "reason"),
+    [("error", "ErrorValue", "CRC failed"), ("missing", "NoValue", "there is no"), ("stale", "StaleValue", "nothing")],
+)
+def test_a_value_that_cannot_be_believed_is_no_number(stage: CoreStage, told: str, kind: str, reason: str) -> None:
+    if told == "error":
+        stage.fail("CRC failed")
+    elif told == "stale":
+        stage.tell(20.0, max_age=0.05)
+        eventually(lambda: not stage.call(lambda core: core.values.read(WATER).good))
+    last = run(stage, "x = 1\nprint(get('water') < 25)\n", {"water": WATER})
+    assert (last["how"], last["line"]) == ("raised", 2)
+    assert str(last["reason"]).startswith(f"{kind}: water:")
+    assert reason in str(last["reason"])
+    assert run(stage, "print(get('water', None), reading('water').value)", {"water": WATER})["how"] == "finished"
+    stage.printed("one", "None None")
+
+
+def test_an_unknown_entry_says_which_there_are(stage: CoreStage) -> None:
+    last = run(stage, "get('air')", {"water": WATER})
+    assert last["reason"] == "ScenarioError: there is no entry 'air'; the entries are water"
+    traceback = stage.good("scenario", "output", "one")["traceback"]
+    assert 'File "<scenario one>", line 1' in traceback
+    assert "get('air')" in traceback
+
+
+def test_variables_are_on_the_tree_and_survive_a_restart(stage: CoreStage) -> None:
+    code = "set('mode', 'feeding')\nset('count', 3)\nprint(get('mode'), get('count'))\n"
+    entries = {"mode": "/variable/mode", "count": "/variable/count"}
+    assert run(stage, code, entries)["how"] == "finished"
+    assert stage.printed("one", "\n") == "feeding 3\n"
+    eventually(lambda: (stage.tree("/variable/mode") or {}).get("value") == "feeding")
+    stage.restart()
+    assert stage.good("variable", "get", "mode")["value"] == "feeding"
+    last = run(stage, "print(get('mode'), get('count'))", entries)
+    assert last["how"] == "finished", last
+    stage.good("variable", "delete", "mode")
+    eventually(lambda: stage.tree("/variable/mode") is None)
+    assert stage.ask("variable", "get", "mode")[1] == "404"
+
+
+@pytest.mark.parametrize("value", ["None", "[1]", "'x' * 3000", "10**30"])
+def test_what_is_no_variable_is_refused(stage: CoreStage, value: str) -> None:
+    last = run(stage, f"set('mode', {value})")
+    assert str(last["reason"]).startswith("ScenarioError"), last
+    assert stage.good("variable", "list") == {}
+
+
+def test_events_and_messages(stage: CoreStage) -> None:
+    code = "publish('aquarium', 'fed', grams=2)\nnotify('look', 'Title', 'warning')\nlog('said', 1)\n"
+    assert run(stage, code)["how"] == "finished"
+    event = eventually(lambda: stage.tree("/event/aquarium/fed"))
+    assert (event["grams"], event["by"]) == (2, "scenario one")
+    told = eventually(lambda: stage.tree("/event/notify/one"))
+    assert (told["text"], told["title"], told["severity"]) == ("look", "Title", "warning")
+    stage.printed("one", "warning: look\nsaid 1\n")
+    assert "for the servers' own events" in str(
+        run(stage, "publish('output', 'pi.fake.heater', state='safe')")["reason"]
+    )
+
+
+def test_a_wait_for_a_condition_a_value_and_a_change(stage: CoreStage) -> None:
+    stage.tell(20.0)
+    code = (
+        "print('a', wait('water', lambda t: t > 25))\nprint('b', wait('water', 30))\nprint('c', wait('water'))\n"
+        "print('d', wait('water', timeout=0.01))\n"
+    )
+    stage.make("one", code, {"water": WATER})
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "") and stage.becomes("one", "running")
+    for value, line in ((24.0, ""), (26.0, "a True"), (30.0, "b True"), (31.0, "c True")):
+        stage.tell(value)
+        stage.printed("one", line)
+    stage.printed("one", "d False")
+
+
+def test_a_wait_ends_at_once_when_the_value_is_an_error_or_grows_too_old(stage: CoreStage) -> None:
+    code = "try:\n    wait('water', lambda t: t > 90)\nexcept Unusable as error:\n    print(type(error).__name__)\n"
+    for kind in ("ErrorValue", "StaleValue"):
+        stage.tell(20.0, max_age=60.0 if kind == "ErrorValue" else 0.3)
+        stage.make("one", code + f"# {kind}\n", {"water": WATER})
+        stage.good("scenario", "run", "one")
+        if kind == "ErrorValue":
+            stage.becomes("one", "running")
+            stage.fail("gone")
+        stage.printed("one", kind)
+        stage.ended("one")
+
+
+# Commands and leases
+
+
+def heater(stage: CoreStage) -> dict[str, object]:
+    """What the tree says of the heater."""
+    return dict(stage.tree("/event/output/pi.fake.heater") or {})
+
+
+HOLD = "command('heater', 'power', True, seconds=60)\nprint('on')\n"
+HEATER = {"heater": "fake.heater/power"}
+
+
+def test_an_output_is_let_go_when_its_scenario_raises(stage: CoreStage) -> None:
+    fake = stage.fake()
+    last = run(stage, HOLD + "1 / 0\n", HEATER)
+    assert (last["how"], last["line"]) == ("raised", 3)
+    eventually(lambda: heater(stage).get("state") == "safe", "the heater off")
+    assert heater(stage)["reason"] == "let go by scenario one"
+    assert fake.duties["heater"] == 0
+
+
+def test_an_output_is_let_go_when_its_scenario_is_stopped_or_killed(stage: CoreStage) -> None:
+    stage.fake()
+    for code in (HOLD + "while not stopping():\n    sleep(60)\n", HOLD + "while True:\n    pass\n"):
+        stage.make("one", code, HEATER, stop_grace=0.3)
+        stage.good("scenario", "run", "one")
+        stage.printed("one", "on")
+        eventually(lambda: heater(stage).get("state") == "held")
+        stage.good("scenario", "stop", "one")
+        eventually(lambda: heater(stage).get("state") == "safe", "the heater off")
+        stage.ended("one")
+        assert stage.call(lambda core: core.scenarios.scenarios["one"].last["how"]) == "stopped"
+        assert heater(stage)["reason"] == "let go by scenario one"
+
+
+def test_an_output_stays_on_for_its_lease_when_the_scenario_has_finished(stage: CoreStage) -> None:
+    fake = stage.fake()
+    assert run(stage, HOLD, HEATER)["how"] == "finished"
+    assert run(stage, "print(command('fake.heater', 'power'))", name="two")["how"] == "finished"
+    stage.printed("two", "True")
+    assert fake.duties["heater"] == 1
+
+
+def test_what_somebody_else_holds_by_now_is_not_let_go(stage: CoreStage) -> None:
+    fake = stage.fake()
+    stage.make("one", HOLD + "wait('go')\n1 / 0\n", {**HEATER, "go": "/variable/go"})
+    stage.good("variable", "set", "go", "1")
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "on")
+    assert run(stage, HOLD, HEATER, "two")["how"] == "finished"
+    stage.good("variable", "set", "go", "2")
+    stage.ended("one")
+    eventually(lambda: stage.call(lambda core: core.scenarios.releasing) == 0)
+    assert fake.duties["heater"] == 1
+
+
+def test_a_lease_counts_from_the_reading(stage: CoreStage) -> None:
+    stage.fake()
+    stage.tell(20.0, max_age=60)
+    code = "command('heater', 'power', True, seconds=10, since='water')"
+    assert run(stage, code, {**HEATER, "water": WATER})["how"] == "finished"
+    event = eventually(lambda: heater(stage).get("state") == "held" and heater(stage))
+    # Two seconds that it may be on its way, less half a second that is not counted.
+    assert 5.0 < event["lease"] <= 8.5
+    last = run(
+        stage, "command('heater', 'power', True, seconds=1, since=['water'])\nsleep(9)", {**HEATER, "water": WATER}
+    )
+    assert "StaleValue" in str(last["reason"]) or last["how"] == "finished"
+    stage.fail("gone")
+    last = run(stage, code, {**HEATER, "water": WATER})
+    assert str(last["reason"]).startswith("ErrorValue: water: error: gone")
+    last = run(stage, "command('heater', 'power', True, since='water')", {**HEATER, "water": WATER})
+    assert "since needs seconds" in str(last["reason"])
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("command('fake.nothing', 'power', True)", "CommandRefused: fake.nothing power: no device 'nothing'"),
+        ("command('fake.heater', 'level', True)", "CommandRefused: fake.heater level: "),
+        ("command('fake.heater', 'power', 'maybe')", "ScenarioError: fake.heater power: "),
+        ("command('heater', 'power', True)", "ScenarioError: command: 'heater' is no device"),
+        ("command('fake.heater', 'power', True, seconds=-1)", "ScenarioError: seconds"),
+        ("command('fake.heater', 'power', float('nan'))", "ScenarioError"),
+    ],
+)
+def test_a_command_that_is_not_done_raises(stage: CoreStage, code: str, reason: str) -> None:
+    stage.fake()
+    assert str(run(stage, code)["reason"]).startswith(reason)
+
+
+def test_a_command_that_nobody_answers_is_lost(stage: CoreStage) -> None:
+    last = run(stage, "command('nobody.heater', 'power', True)")
+    assert str(last["reason"]).startswith("CommandLost: nobody.heater power: no answer in 5 s"), last
+
+
+# Fired
+
+
+def test_a_change_fires_once_for_each_other_value(stage: CoreStage) -> None:
+    stage.tell(20.0)
+    code = "print(cause['by'], cause['entry'], cause['before'], cause['value'])"
+    stage.make("one", code, {"water": {"key": WATER, "fire": "change"}}, active=True)
+    stage.tell(20.0)
+    stage.tell(21.0)
+    stage.printed("one", "change water 20.0 21.0")
+    stage.ended("one", 1)
+    stage.fail("gone")
+    stage.tell(21.0)
+    stage.tell(22.0)
+    stage.printed("one", "change water 21.0 22.0")
+    assert stage.ended("one", 2)["how"] == "finished"
+    assert stage.call(lambda core: core.scenarios.scenarios["one"].runs) == 2
+
+
+def test_fired_while_it_runs_it_runs_once_more(stage: CoreStage) -> None:
+    stage.tell(1.0)
+    stage.good("variable", "set", "go", "0")
+    code = "print('value', cause['value'])\nwait('go', 1)\n"
+    stage.make("one", code, {"water": {"key": WATER, "fire": "change"}, "go": "/variable/go"}, active=True)
+    for value in (2.0, 3.0, 4.0, 5.0):
+        stage.tell(value)
+    stage.printed("one", "value 2.0")
+    assert stage.ask("scenario", "run", "one")[1] == "409"
+    stage.good("variable", "set", "go", "1")
+    stage.printed("one", "value 5.0")
+    stage.ended("one", 2)
+    assert stage.printed("one", "value").count("value") == 2
+
+
+def test_a_scenario_fires_another_and_an_inactive_one_is_fired_by_hand_only(stage: CoreStage) -> None:
+    stage.make("two", "print('by', cause['by'])")
+    assert run(stage, "fire('two')")["how"] == "finished"
+    assert stage.call(lambda core: core.scenarios.scenarios["two"].runs) == 0
+    stage.good("scenario", "enable", "two")
+    run(stage, "fire('two')\n")
+    stage.printed("two", "by scenario")
+    assert "no scenario 'three'" in str(run(stage, "fire('three')")["reason"])
+
+
+def test_a_schedule_fires(stage: CoreStage) -> None:
+    stage.make("one", "print(cause['by'])", schedule=["every 1s"], active=True)
+    stage.printed("one", "cron", 2)
+    assert stage.good("cron", "list_keys") == []
+    stage.good("scenario", "disable", "one")
+    assert stage.call(lambda core: list(core.cron.jobs)) == []
+    answer, status = stage.ask("scenario", "set", "one", json.dumps({"conf": {"schedule": ["0 0 31 2 *"]}}))
+    assert status == "400", answer
+
+
+# Failing
+
+
+def test_one_that_runs_from_the_start_is_started_again_when_it_fails(stage: CoreStage) -> None:
+    stage.make("one", "print('try', cause['by'])\n1 / 0\n", active=True, startup=True)
+    stage.printed("one", "try restart", 1)
+    told = stage.good("scenario", "show", "one")
+    assert told["last"]["line"] == 2
+    assert "ZeroDivisionError" in told["last"]["reason"]
+
+
+def test_one_that_keeps_failing_is_paused_until_it_is_changed_or_resumed(stage: CoreStage) -> None:
+    stage.make("one", "1 / 0", {"go": {"key": "/variable/go", "fire": "change"}}, active=True)
+    for number in range(6):
+        stage.good("variable", "set", "go", str(number))
+        if number:
+            stage.ended("one", number)
+    told = stage.becomes("one", "paused", "it failed 5 times in a row, last: ZeroDivisionError")
+    assert told["failures"] == 5
+    stage.good("variable", "set", "go", "10")
+    assert stage.ask("scenario", "run", "one")[1] == "409"
+    stage.restart()
+    stage.becomes("one", "paused", "it failed 5 times")
+    event = eventually(lambda: stage.tree("/event/scenario/one"))
+    assert event["state"] == "paused"
+    stage.good("scenario", "resume", "one")
+    stage.becomes("one", "idle")
+    stage.good("variable", "set", "go", "11")
+    assert stage.ended("one", 1)["how"] == "raised"
+    stage.make("one", "print('well')", {"go": {"key": "/variable/go", "fire": "change"}}, active=True)
+    assert stage.good("scenario", "show", "one")["failures"] == 0
+    stage.good("variable", "set", "go", "12")
+    stage.printed("one", "well")
+
+
+def test_a_probe_that_fails_never_pauses_and_the_scenario_is_back_at_once(stage: CoreStage) -> None:
+    code = "while not stopping():\n    print('sees', get('water'))\n    wait('water')\n"
+    stage.make("one", code, {"water": WATER}, active=True, startup=True)
+    stage.becomes("one", "waiting", "NoValue: water: missing")
+    for value in (20.0, 21.0, 22.0):
+        stage.tell(value)
+        stage.printed("one", f"sees {value}")
+        stage.fail("CRC failed")
+        stage.becomes("one", "waiting", "ErrorValue: water: ")
+    told = stage.good("scenario", "show", "one")
+    assert told["failures"] == 0
+
+
+def test_a_scenario_that_finished_is_done_until_the_next_start(stage: CoreStage) -> None:
+    stage.make("one", "print('done')", active=True, startup=True)
+    stage.printed("one", "done")
+    stage.becomes("one", "idle", "finished")
+    stage.restart()
+    stage.printed("one", "done")
+
+
+def test_a_changed_scenario_is_stopped_and_starts_anew(stage: CoreStage) -> None:
+    loop = "print({!r})\nwhile not stopping():\n    sleep(60)\n"
+    stage.make("one", loop.format("old"), active=True, startup=True)
+    stage.printed("one", "old")
+    stage.make("one", loop.format("new"), active=True, startup=True)
+    stage.printed("one", "new")
+    stage.good("scenario", "stop", "one")
+    stage.becomes("one", "idle", "stopped by hand")
+    stage.good("scenario", "delete", "one")
+    assert stage.ask("scenario", "show", "one")[1] == "404"
+    eventually(lambda: stage.tree("/scenario/one") is None)
+    stage.restart()
+    assert stage.good("scenarios", "list_keys") == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"code": "x = 1\nif"}, "one: line 2"),
+        ({"conf": {"actve": True}}, "actve"),
+        ({"conf": {"limits": {"cpu": 1000}}}, "conf"),
+        ({"entries": {"1": WATER}}, "'1' is no name"),
+        ({"entries": {"water": "water"}}, "is no key"),
+        ({"entries": {"water": {"key": WATER, "fire": {"above": 1, "below": 2}}}}, "either above or below"),
+        ({"entries": {"water": {"key": WATER, "fire": "often"}}}, "water"),
+        ({"text": "x"}, "text: a scenario has conf, entries and code"),
+        ({"conf": {"schedule": ["@sunrise"]}}, "latitude"),
+        ({"code": "x" * 100_001}, "100000"),
+        ({"code": "#" + "€" * 99_999}, "a value has at most"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(stage: CoreStage, parts: dict[str, object], reason: str) -> None:
+    stage.make("one", "print('as it was')", {"water": WATER})
+    before = stage.good("scenarios", "export")
+    answer, status = stage.ask("scenario", "set", "one", json.dumps(parts))
+    assert status == "400"
+    assert reason in answer
+    assert stage.good("scenarios", "export") == before
+    assert stage.ask("scenario", "set", "two", json.dumps(parts))[1] == "400"
+    assert stage.good("scenarios", "list_keys") == ["one"]
+
+
+def test_check_names_the_line(stage: CoreStage) -> None:
+    assert stage.good("scenarios", "check", "x = 1\n") == {"ok": True}
+    answer = stage.good("scenarios", "check", "x = 1\ny = (\n")
+    assert (answer["ok"], answer["line"]) == (False, 2)
+
+
+def test_ten_thousand_calls_a_second_do_not_keep_core_from_its_work(stage: CoreStage) -> None:
+    stage.tell(20.0)
+    stage.make("one", "while True:\n    get('water')\n", {"water": WATER})
+    stage.good("scenario", "run", "one")
+    stage.becomes("one", "running")
+    assert run(stage, "print('other')", name="two")["how"] == "finished"
+    stage.good("scenario", "stop", "one")
+    stage.ended("one")
