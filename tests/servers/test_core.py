@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from raspy.common import MDP
+from raspy.servers.core import mirror
 from raspy.servers.core.delivery import exec_frames, place
 from tests.bus import eventually
 from tests.servers.core_house import House, house
@@ -259,6 +260,49 @@ def test_everything_is_in_the_store_under_the_keys_of_the_manual(home: House) ->
     eventually(lambda: stored("scenario.main", "keys") == ["hello"], "the names are")
     assert "water" in stored("scenario.hello", "entries")
     assert stored("scenario.hello", "conf") == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("cron.lights", "settings", {"when": "99 99 * * *"}),
+        ("cron.lights", "settings", []),
+        ("scenario.hello", "conf", {"active": "perhaps"}),
+        ("scenario.hello", "code", 5),
+        ("scenario.hello", "entries", {"1": "x"}),
+        ("scenario.hello", "odd", {}),
+        ("variable", "target", 26),
+        ("variable", "target", {"value": [26], "time": 0}),
+        ("variable", "No!", {"value": 26, "time": 0}),
+    ],
+)
+def test_what_the_store_has_and_nobody_can_use_replaces_nothing(
+    home: House, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: Any
+) -> None:
+    monkeypatch.setattr(mirror, "VARIABLES", 0.0)
+    home.add_titanic()
+    home.start(titanic=True)
+    home.ask("cron", "set", "lights", {"when": "0 8 * * *"})
+    home.ask("scenario", "set", "hello", {"code": "print(1)"})
+    home.ask("variable", "set", "target", 25)
+
+    def kept() -> list[Any]:
+        return [home.ask("cron", "list"), home.ask("scenario", "show", "hello"), home.ask("variable", "list")]
+
+    before = kept()
+    home.eventually(lambda core: not any(entry.pending for _, entry in core.state.entries()), "all is in the store")
+    frames = [frame.encode() for frame in ("set", "pi.core", section, key, json.dumps(value))]
+    assert home.client.send("titanic.store", frames)[-1] == MDP.OK
+    home.call(lambda core: core.state._mirror.look())
+    home.eventually(lambda core: core.conditions.get("store"), "it is told")
+    assert kept() == before
+
+
+def test_a_list_of_scenarios_leaves_their_code_out(home: House) -> None:
+    home.start()
+    home.ask("scenario", "set", "hello", {"code": "print(1)", "conf": {"label": "Hello"}})
+    (row,) = home.ask("scenarios", "list")
+    assert (row["name"], row["conf"]["label"], "code" in row) == ("hello", "Hello", False)
 
 
 # What is sent

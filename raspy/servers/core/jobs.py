@@ -15,7 +15,7 @@ from raspy.common.executive import Timer
 from raspy.common.verbs import VerbError
 from raspy.servers.core.cron import Cron, CronSettings, Firing
 from raspy.servers.core.delivery import place
-from raspy.servers.core.when import WhenError
+from raspy.servers.core.when import WhenError, parse
 
 if TYPE_CHECKING:
     from raspy.servers.core.server import Core
@@ -128,6 +128,21 @@ class Jobs:
         self._act(firing)
         return firing.id
 
+    def read(self, name: str, kept: Any) -> CronSettings:
+        """The settings of a job as they are kept.
+
+        :raises ValueError: they can be of no use
+        """
+        if not ID.fullmatch(name):
+            raise ValueError("its name is none: 1 to 63 of a-z, 0-9, _ and -")
+        try:
+            settings = msgspec.convert(kept, CronSettings)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        parse(settings.when, self.manager.place)
+        self._check(settings)
+        return settings
+
     def taken(self, places: set[tuple[str, str]]) -> None:
         """Jobs were changed in the store."""
         for section, _ in places:
@@ -154,14 +169,11 @@ class Jobs:
                 self.manager.delete(name)
         else:
             try:
-                if not ID.fullmatch(name):
-                    raise ValueError("its name is none: 1 to 63 of a-z, 0-9, _ and -")
-                settings = msgspec.convert(kept, CronSettings)
-                self._check(settings)
+                settings = self.read(name, kept)
                 before = self.manager.jobs.get(name)
                 same = before is not None and before.settings.when == settings.when
                 self.manager.add(name, settings, self.manager.state(name) if same else state.get(STATES, name))
-            except (msgspec.ValidationError, ValueError, RecursionError) as error:
+            except ValueError as error:
                 if name in self.manager.jobs and ID.fullmatch(name):
                     self.manager.delete(name)
                 self.broken[name] = f"it cannot be used: {error}"

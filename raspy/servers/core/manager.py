@@ -472,8 +472,8 @@ class ScenarioManager:
         return [job for job in self.core.cron.jobs if job.startswith(prefix)]
 
     def list(self) -> Dicts:
-        """All scenarios with their parts and their state."""
-        return [self.show(name) for name in self.list_keys()]
+        """All scenarios with their settings, entries and state; their code is shown one by one."""
+        return [{key: value for key, value in self.show(name).items() if key != "code"} for name in self.list_keys()]
 
 
 def job_name(scenario: str, number: int | str) -> str:

@@ -145,6 +145,21 @@ def check_code(code: Any) -> str:
     return code
 
 
+def check_part(part: str, value: Any, host: str) -> None:
+    """See whether a value can be a part of a scenario.
+
+    :raises PartError: it cannot, or there is no such part
+    """
+    if part == "code":
+        check_code(value)
+    elif part == "conf":
+        parse_conf(value)
+    elif part == "entries":
+        parse_entries(value, host)
+    else:
+        raise PartError(f"{part[:40]}: a scenario has conf, entries and code")
+
+
 def whole_key(key: str, host: str) -> str:
     """The key of the tree that a short one means: ``onewire.tank/temperature`` is this host's.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from raspy.common.clock import BootClock
 from raspy.common.config import BusConfig, Config, Section, local_hostname, state_directory
@@ -13,13 +13,18 @@ from raspy.common.verbs import Verbs
 from raspy.servers.core.child import Nursery
 from raspy.servers.core.cron import CronManager
 from raspy.servers.core.delivery import Delivery
+from raspy.servers.core.jobs import KEY as JOB_SETTINGS
+from raspy.servers.core.jobs import SECTION as JOB
 from raspy.servers.core.jobs import Jobs
 from raspy.servers.core.manager import MAIN, ScenarioManager
+from raspy.servers.core.parts import check_part
 from raspy.servers.core.scenario import SECTION
 from raspy.servers.core.settings import CoreConfig
 from raspy.servers.core.state import State
 from raspy.servers.core.values import Values
-from raspy.servers.core.verbs import CRON, SCENARIO, SCENARIOS, VARIABLE
+from raspy.servers.core.variables import VARIABLE, check_kept
+from raspy.servers.core.verbs import CRON, SCENARIO, SCENARIOS
+from raspy.servers.core.verbs import VARIABLE as VARIABLE_VERBS
 from raspy.servers.core.when import Place
 
 
@@ -56,6 +61,7 @@ class Core(Server):
         directory = os.path.abspath(data_dir or state_directory(service))
         self.state = State(self, os.path.join(directory, "core.db"), titanic, self.name)
         self.state.on_taken = self._taken
+        self.state.check = self._check
         self.values = Values(self)
         self.nursery = Nursery(self)
         self.cron = CronManager(
@@ -116,6 +122,18 @@ class Core(Server):
         """How many scenarios run."""
         return sum(1 for scenario in self.scenarios.scenarios.values() if scenario.running)
 
+    def _check(self, section: str, key: str, value: Any) -> None:
+        """Refuse what the store has and nothing here could use, so that what was there before stays.
+
+        :raises ValueError: with what is wrong
+        """
+        if section.startswith(JOB) and key == JOB_SETTINGS:
+            self.jobs.read(section.removeprefix(JOB), value)
+        elif section.startswith(SECTION) and section != MAIN:
+            check_part(key, value, self.hostname)
+        elif section == VARIABLE:
+            check_kept(key, value)
+
     def _taken(self, places: set[tuple[str, str]]) -> None:
         """Something was changed in the store, as by restoring a backup."""
         self.jobs.taken(places)
@@ -145,4 +163,4 @@ class Core(Server):
 
     def worker_variable(self) -> Verbs:
         """Serve ``<hostname>.core.variable``."""
-        return VARIABLE
+        return VARIABLE_VERBS

@@ -24,6 +24,30 @@ TEXT = 2000
 Done = Callable[[Exception | None], None]
 
 
+def check_variable(name: Any, value: Any) -> None:
+    """See whether there can be such a variable.
+
+    :raises VerbError: there cannot
+    """
+    if not isinstance(name, str) or ID.fullmatch(name) is None:
+        raise VerbError(MDP.BAD_REQUEST, f"{str(name)[:80]!r} is no name: 1 to 63 of a-z, 0-9, _ and -")
+    wrong = flaw(value) if isinstance(value, bool | int | float | str) else "is no number, text, true or false"
+    if wrong or (isinstance(value, str) and len(value) > TEXT):
+        raise VerbError(MDP.BAD_REQUEST, f"{name}: its value {wrong or f'has more than {TEXT} characters'}")
+
+
+def check_kept(name: str, kept: Any) -> None:
+    """See whether something can be what is kept of a variable.
+
+    :raises VerbError: it cannot
+    """
+    if not isinstance(kept, dict) or set(kept) != {"value", "time"}:
+        raise VerbError(MDP.BAD_REQUEST, f"{name[:80]!r}: a variable has value and time")
+    check_variable(name, kept["value"])
+    if isinstance(kept["time"], bool) or not isinstance(kept["time"], int | float):
+        raise VerbError(MDP.BAD_REQUEST, f"{name}: its time must be Unix time, in s")
+
+
 class Variables:
     """The variables.
 
@@ -47,11 +71,7 @@ class Variables:
 
         :raises VerbError: it is none
         """
-        if not isinstance(name, str) or ID.fullmatch(name) is None:
-            raise VerbError(MDP.BAD_REQUEST, f"{str(name)[:80]!r} is no name: 1 to 63 of a-z, 0-9, _ and -")
-        wrong = flaw(value) if isinstance(value, bool | int | float | str) else "is no number, text, true or false"
-        if wrong or (isinstance(value, str) and len(value) > TEXT):
-            raise VerbError(MDP.BAD_REQUEST, f"{name}: its value {wrong or f'has more than {TEXT} characters'}")
+        check_variable(name, value)
         before = self.all().get(name)
         if before is None and len(self.all()) >= MOST:
             raise VerbError(MDP.BAD_REQUEST, f"there are {MOST} variables already; delete one first")

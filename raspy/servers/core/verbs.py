@@ -156,7 +156,7 @@ def list_keys(server: Core) -> list[str]:
 
 @SCENARIOS.verb(reads=True, name="list")
 def list_scenarios(server: Core) -> list[dict[str, Any]]:
-    """All scenarios with their settings and their state."""
+    """All scenarios with their settings, entries and state; ``show`` has the code."""
     return server.scenarios.list()
 
 
