@@ -133,9 +133,9 @@ def _by_ntp(facts: Facts, decision: Decision, offset: float, agreeing: int) -> N
 def _why_write(rtc: Reading, base: float) -> str:
     """Why an RTC is to be set; empty: it is right."""
     off = rtc.offset(base)
-    if rtc.problem:
-        return rtc.problem
-    return f"it was off by {off:+.1f} s" if off is None or abs(off) > RTC_LIMIT else ""
+    if rtc.problem or off is None:
+        return rtc.problem or "it said nothing"
+    return f"it was off by {off:+.1f} s" if abs(off) > RTC_LIMIT else ""
 
 
 def _without_ntp(facts: Facts, decision: Decision) -> None:
