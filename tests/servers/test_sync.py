@@ -427,8 +427,8 @@ def test_what_is_taken() -> None:
 
 def test_what_a_process_does_not_import() -> None:
     code = (
-        "import sys; from raspy.common.runner import light_msgspec, load_class; "
-        "light_msgspec(); load_class('sync'); print(*sys.modules)"
+        "import sys; from raspy.common.runner import light_msgspec, light_zmq, load_class; "
+        "light_zmq(); light_msgspec(); load_class('sync'); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"ctypes", "smbus2", "asyncio", "subprocess", "multiprocessing", "inspect", "argparse", "typing_extensions"}
