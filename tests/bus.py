@@ -68,8 +68,21 @@ class OnThread(Generic[E]):
             except BaseException as error:
                 answers.put((None, error))
 
-        self.executive.call_threadsafe(answer)
-        result, error = answers.get(timeout=LIMIT)
+        try:
+            self.executive.call_threadsafe(answer)
+        except OSError:
+            self._thread.join(LIMIT)
+        end = time.monotonic() + LIMIT
+        while True:
+            try:
+                result, error = answers.get(timeout=0.2)
+                break
+            except queue.Empty:
+                # One that has ended with an error will not answer.
+                if self.error is not None:
+                    raise self.error from None
+                if time.monotonic() > end:
+                    raise
         if error is not None:
             raise error
         return result  # type: ignore[return-value]

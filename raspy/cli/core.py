@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from raspy.cli.command import Parser, Request, body_value
 from raspy.cli.store import LARGEST
@@ -75,15 +78,30 @@ class Core:
         return answer
 
 
-def moment(at: Any) -> str:
-    """A Unix time as local time, with its weekday; seconds where there are any."""
+def moment(at: Any, zone: str = "") -> str:
+    """A Unix time as local time, with its weekday; seconds where there are any.
+
+    :param zone: whose local time, named behind it when that is another than here; empty, or one that is not known
+        here: that of here
+    """
     if isinstance(at, bool) or not isinstance(at, int | float):
         return ""
     try:
-        local = time.localtime(at)
+        here = time.localtime(at)
+        known = _zone(zone)
+        there = here if known is None else datetime.fromtimestamp(int(at), known).timetuple()
     except (OverflowError, OSError, ValueError):
         return "?"
-    return time.strftime("%a %Y-%m-%d %H:%M" + (":%S" if local.tm_sec else ""), local)
+    text = time.strftime("%a %Y-%m-%d %H:%M" + (":%S" if there.tm_sec else ""), there)
+    return text if there[:6] == here[:6] else f"{text} {zone}"
+
+
+@functools.cache
+def _zone(name: str) -> tzinfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (OSError, ValueError, LookupError):
+        return UTC if name == "UTC" else None
 
 
 def read(path: str) -> str:

@@ -10,7 +10,8 @@ to a device besides, if it is told so:
 
 Settings: when, label, active, scenario, command.device, .command, .value, .seconds; jitter and grace in s or as 5m;
 misfire (once, skip, all: what becomes of times that were missed); trusted=true fires only while the clock is known to
-be right. name= without a value takes a setting back to its default. Times are shown in local time.
+be right. name= without a value takes a setting back to its default. Times are shown in the time zone of the
+appliance, which is named where the time here is another.
 Exit code: 0 good, 1 no such job, one that cannot be, or no answer.
 """
 
@@ -84,8 +85,10 @@ def act(request: Request) -> dict[str, Any]:
     """Ask the core."""
     words = request.arguments
     with MajorDomoClient(request.address) as client:
-        answer = _do(Core(request, client, SERVICE), words)
-    return {"verb": words.verb, "name": text_of(getattr(words, "name", "")), "result": answer}
+        core = Core(request, client, SERVICE)
+        answer = _do(core, words)
+        zone = core.ask(SERVICE, "show", words.name).get("zone", "") if words.verb == "next" else ""
+    return {"verb": words.verb, "name": text_of(getattr(words, "name", "")), "result": answer, "zone": zone}
 
 
 def _do(core: Core, words: Any) -> Any:
@@ -142,10 +145,10 @@ def show(result: dict[str, Any]) -> None:
     if verb == "list":
         _show_list(answer)
     elif verb == "next":
-        _show_times(answer)
+        _show_times(answer, result["zone"])
     elif verb == "check":
         if answer["ok"]:
-            _show_times(answer["next"])
+            _show_times(answer["next"], answer.get("zone", ""))
         else:
             print(printable(answer["problem"]))
     else:
@@ -162,7 +165,7 @@ def _show_list(jobs: list[dict[str, Any]]) -> None:
             rows.append([job["name"], "", "", "", "", job["problem"]])
             continue
         settings = settings_in(job)
-        times = [moment(at) for at in job.get("next", [])[:SHOWN]] or [""]
+        times = [moment(at, job.get("zone", "")) for at in job.get("next", [])[:SHOWN]] or [""]
         does = does_what(settings)
         active = settings.get("active", True)
         rows.append(
@@ -198,13 +201,13 @@ def _show_job(job: dict[str, Any]) -> None:
     if "problem" in job:
         print(printable(f"problem   {job['problem']}"))
         return
-    settings = settings_in(job)
+    settings, zone = settings_in(job), job.get("zone", "")
     facts = {
         "when": settings["when"],
         "does": does_what(settings),
         "active": "yes" if settings.get("active", True) else "no",
         "label": settings.get("label"),
-        "last": moment(job.get("last")),
+        "last": moment(job.get("last"), zone),
         "runs": job.get("runs"),
         "missed": job.get("missed"),
         "note": job.get("note"),
@@ -215,11 +218,11 @@ def _show_job(job: dict[str, Any]) -> None:
         if value not in (None, "", []):
             print(printable(f"{name:<9} {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"))
     for i, at in enumerate(job.get("next", [])):
-        print(f"{'' if i else 'next':<9} {moment(at)}")
+        print(f"{'' if i else 'next':<9} {moment(at, zone)}")
 
 
-def _show_times(times: list[float]) -> None:
+def _show_times(times: list[float], zone: str) -> None:
     for at in times:
-        print(moment(at))
+        print(moment(at, zone))
     if not times:
         print("never")

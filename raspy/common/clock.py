@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import time
 
+import msgspec
+
 from raspy.common import MDP
 
 SYNCHRONIZED = "/run/systemd/timesync/synchronized"
-"""Is there once the clock was set from the network (systemd-timesyncd(8))."""
+"""Is there once the clock was set from the network, and touched each time that it is (systemd-timesyncd(8))."""
+TIMESYNCD = "systemd-timesyncd"
 
 MARK = "/run/raspy-sync/trusted"
-"""Is there once the server ``sync`` believes the clock: one line, the boot's id and what the time is from. Its
-directory is made for that server alone by its unit, so that nobody else can write it."""
-MARK_LIMIT = 100
+"""What the server ``sync`` says of the clock in one line (:class:`Mark`). Its directory is made for that server alone
+by its unit, so that nobody else can write it."""
+MARK_LIMIT = 200
 """Bytes of it."""
+NONE = "none"
+"""Its source while the clock is not to be believed."""
 
 LOOK = 1.0
 """Seconds between looks for them."""
@@ -50,16 +55,31 @@ class BootClock:
         return time.time()
 
     def trusted(self) -> bool:
-        """Whether the wall clock was set since the boot, from the network or by ``sync``; then it stays so."""
+        """Whether the wall clock was set since the boot, from the network or by ``sync``; then it stays so until
+        ``sync`` says that it is not to be believed any more."""
         now = time.monotonic()
-        if not self._trusted and now - self._looked > LOOK:
+        if now - self._looked > LOOK:
             self._looked = now
-            self._trusted = os.path.exists(SYNCHRONIZED) or bool(read_mark(MARK, self.boot_id))
+            mark = read_mark(MARK, self.boot_id)
+            found = believed(mark, stamp(SYNCHRONIZED))
+            if found or mark is not None:
+                self._trusted = bool(found)
         return self._trusted
 
 
-def read_mark(path: str, boot_id: str = "") -> str:
-    """What ``sync`` has believed the clock for in this boot, as ``ntp``; empty: it has not.
+class Mark(msgspec.Struct, frozen=True):
+    """What ``sync`` says of the clock: the words of its line, after the id of the boot."""
+
+    source: str
+    """What the clock is believed for, as ``ntp``; :data:`NONE`: it is not to be believed."""
+    base: float | None = None
+    """The wall clock less the seconds since the boot, as it was then: another one when somebody has set it since."""
+    stamp: str = ""
+    """The :func:`stamp` of systemd-timesyncd as it was then."""
+
+
+def read_mark(path: str, boot_id: str = "") -> Mark | None:
+    """What ``sync`` has said of the clock in this boot; None: nothing.
 
     A mark of another boot, where ``/run`` outlives one, is none.
 
@@ -67,7 +87,27 @@ def read_mark(path: str, boot_id: str = "") -> str:
     """
     try:
         with open(path, encoding="ascii") as file:
-            marked, _, source = file.read(MARK_LIMIT).strip().partition(" ")
+            marked, source, *more = file.read(MARK_LIMIT).split()
+        base = float(more[0]) if more else None
     except (OSError, ValueError):
+        return None
+    return Mark(source, base, more[1] if len(more) > 1 else "") if marked == (boot_id or MDP.boot_id()) else None
+
+
+def stamp(path: str) -> str:
+    """When systemd-timesyncd last set the clock, to be compared with another one; empty: it has not."""
+    try:
+        return str(os.stat(path).st_mtime_ns)
+    except OSError:
         return ""
-    return source if marked == (boot_id or MDP.boot_id()) else ""
+
+
+def believed(mark: Mark | None, stamp: str) -> str:
+    """What the clock is to be trusted for; empty: it is not.
+
+    The stamp of systemd-timesyncd stays for the rest of the boot, so it says nothing once ``sync`` has found that the
+    clock is wrong, until that daemon sets it again.
+    """
+    if mark is not None and mark.source != NONE:
+        return mark.source
+    return TIMESYNCD if stamp and (mark is None or mark.stamp != stamp) else ""

@@ -119,13 +119,19 @@ def test_a_job_that_tells_a_device(aquarium: Appliance) -> None:
     wait_for("the end of its lease", lambda: is_on() is False)
 
 
-def test_times_are_local(aquarium: Appliance) -> None:
-    good(aquarium, "cron", "new", "yearly", "30 6 1 7 *")
+def test_times_are_those_of_the_appliance(aquarium: Appliance) -> None:
+    told = good(aquarium, "cron", "new", "yearly", "30 6 1 7 *", TZ="Asia/Kolkata")
+    assert re.search(r"^next +\w{3} \d{4}-07-01 06:30 Europe/Paris$", told, re.M)
     here = good(aquarium, "cron", "next", "yearly", "--count", "2", TZ="Europe/Paris").splitlines()
     there = good(aquarium, "cron", "next", "yearly", "--count", "2", TZ="Asia/Kolkata").splitlines()
     assert len(here) == len(there) == 2
     assert all(line.endswith("-07-01 06:30") for line in here)
-    assert all(line.endswith("-07-01 10:00") for line in there)
+    assert there == [f"{line} Europe/Paris" for line in here]
+    (row,) = [line for line in good(aquarium, "cron", "list", TZ="UTC").splitlines() if line.startswith("yearly ")]
+    assert "-07-01 06:30 Europe/Paris " in row
+    told = good(aquarium, "cron", "check", "30 6 1 7 *", TZ="UTC").splitlines()
+    assert all(line.endswith("-07-01 06:30 Europe/Paris") for line in told)
+    assert result(aquarium, "cron", "show", "yearly")["zone"] == "Europe/Paris"
     times = result(aquarium, "cron", "next", "yearly")
     assert len(times) == 3
     assert moment(times[0]) in [moment(at) for at in times]
@@ -442,6 +448,11 @@ def test_settings_are_put_together() -> None:
 @pytest.mark.parametrize("at", [None, True, "now", [], float("nan"), 1e300, -1e300])
 def test_what_is_no_time_is_no_time(at: Any) -> None:
     assert moment(at) in ("", "?")
+
+
+def test_a_zone_that_is_not_known_here_is_not_named() -> None:
+    assert moment(1784867405.0, "Europe/Atlantis") == moment(1784867405.0, "../../etc/passwd") == moment(1784867405.0)
+    assert moment(1e300, "Europe/Paris") == "?"
 
 
 def test_seconds_are_shown_where_there_are_any() -> None:

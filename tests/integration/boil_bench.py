@@ -121,7 +121,6 @@ class Bench:
         (document,) = (found for found in self.call("core.scenarios", "examples") if "thermostat" in found["scenarios"])
         parts = document["scenarios"]["thermostat"]
         parts["conf"]["settings"] |= self.settings
-        parts["conf"]["active"] = True
         if "LD_PRELOAD" in added:
             # libfaketime sets the clocks of CPU time too, which nobody can.
             parts["conf"]["limits"] = {"cpu": 0}
@@ -129,6 +128,7 @@ class Bench:
         assert change[0] in parts["code"]
         parts["code"] = parts["code"].replace(*change, 1)
         self.call("core.scenarios", "import", json.dumps(document))
+        self.call("core.scenario", "enable", "thermostat")
         self.heats()
 
     def call(self, service: str, *words: str) -> Any:

@@ -99,8 +99,8 @@ def test_two_probes_that_vote_and_are_apart(bench: Bench, record_property: Recor
 
 
 def test_the_scenario_is_killed_or_raises(bench: Bench, record_property: Record) -> None:
-    loop = "while not stopping():\n"
-    trouble = f"{loop}    if get('trouble'):\n        raise RuntimeError('trouble')\n"
+    loop = "    while not stopping():\n"
+    trouble = f"{loop}        if get('trouble'):\n            raise RuntimeError('trouble')\n"
     entries = {"trouble": "/variable/trouble"}
     bench.run(("core.variable", "set", "trouble", "false"), change=(loop, trouble), entries=entries)
     bench.heats()
@@ -229,7 +229,7 @@ def test_a_probe_that_is_frozen_is_found_by_the_longest_time_on(bench: Bench, re
     bench.run(("fake.devices", "exec", "heater", "config", f'{{"longest_on": {longest}}}'))
     bench.faults[PROBE] = lambda degrees: None
     off = bench.cools()
-    bench.says("/event/notify/thermostat", text="longest time", severity="warning")
+    bench.says("/event/notify/thermostat", text="it was on for its longest time", severity="warning")
     began = next(body for key, body in bench.told if key == EVENT and "longest time" in body["reason"])
     record_property(COUNTED, f"frozen: off after {began['on']} s, where the longest time on is {longest:g} s")
     assert began["on"] <= longest + AFTER

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from raspy.common.clock import believed, stamp
 from raspy.servers.sync.kept import Known
 from raspy.servers.sync.settings import direct
 from raspy.servers.sync.simulate import SimulatedChip, SimulatedKernelRTC, SimulatedMachine
@@ -44,6 +45,10 @@ class Case(msgspec.Struct, kw_only=True):
     daemon: str = ""
     synchronized: bool = False
     mark: str = ""
+    set_since: float = 0.0
+    """By how much somebody has set the clock since that mark was made."""
+    again: bool = False
+    """The first server is named once more, by another name."""
     step: str = "auto"
     decided: str
     reason: str = ""
@@ -88,6 +93,9 @@ CASES: dict[str, Case] = {
     ),
     "the only one, wrong by a year; nothing else is known": Case(
         ntp=[("right", YEAR)], decided="trusted by ntp; system clock set by ntp", reason="set by 1 server"
+    ),
+    "the only one, wrong by a year, under two names; nothing else is known": Case(
+        ntp=[("right", YEAR)], again=True, decided="not trusted", reason="it is the same server as"
     ),
     "the only one, a year back; it was later already": Case(
         ntp=[("right", -30 * DAY)], last=-DAY, decided="not trusted", reason="already"
@@ -134,6 +142,9 @@ CASES: dict[str, Case] = {
     "no network; RTC behind the last known time": Case(
         rtc=DS3231, rtc_off=-3 * DAY, last=-2 * DAY, decided="not trusted", reason="already"
     ),
+    "no network; RTC three years after the last known time": Case(
+        rtc=DS3231, rtc_off=3 * YEAR, last=-DAY, decided="not trusted", reason="more than two years after"
+    ),
     "no network; RTC before the build": Case(
         rtc=DS3231, rtc_off=-20 * YEAR, off=-20 * YEAR, decided="not trusted", reason="which cannot be"
     ),
@@ -171,11 +182,15 @@ CASES: dict[str, Case] = {
     "a chip that another driver has": Case(
         rtc=DS3231, bound="mpu6050", decided="not trusted", reason="it is not touched"
     ),
-    "no network, no RTC": Case(decided="not trusted", reason="there is none"),
+    "no network, no RTC": Case(decided="not trusted", reason="there is no RTC"),
     "no network; systemd-timesyncd has set the clock": Case(
         daemon="systemd-timesyncd", synchronized=True, decided="trusted by systemd-timesyncd"
     ),
     "no network; sync starts anew within the boot": Case(mark="ntp", decided="trusted by ntp", reason="goes on"),
+    "the same; somebody has set the clock meanwhile": Case(mark="ntp", set_since=HOUR, decided="not trusted"),
+    "the same; systemd-timesyncd set it before that": Case(
+        mark="ntp", set_since=HOUR, synchronized=True, decided="not trusted"
+    ),
 }
 
 
@@ -197,7 +212,7 @@ def prepare(case: Case, directory: str) -> SimulatedMachine:
     if case.synchronized:
         Path(machine.synchronized).touch()
     if case.mark:
-        machine.write_mark(case.mark)
+        machine.write_mark(case.mark, machine.base() - case.set_since)
     if case.last is not None:
         os.mkdir(f"{directory}/state")
         Path(f"{directory}/state/clock.json").write_bytes(msgspec.json.encode(Known(last=time.time() + case.last)))
@@ -210,6 +225,8 @@ def test_decided(name: str, tmp_path: Path) -> None:
     machine = prepare(case, str(tmp_path))
     with ntp_servers(*case.ntp) as servers:
         names = [server.name for server in servers]
+        if case.again:
+            names.append(names[0].replace("127.0.0.1", "127.1"))
         with sync(machine, servers=names, rtc=case.rtc, step=case.step) as server:
             measured(server)
             changes = [command[2] for command in machine.done.commands]
@@ -240,7 +257,7 @@ def check(server: Any, machine: SimulatedMachine, case: Case) -> None:
     if case.bound:
         assert not machine.chips[1, 0x68].log, "the bus was used behind the kernel's back"
     assert ("clock" in server.conditions) == (not server.trusted)
-    assert os.path.exists(machine.mark) == bool(server.trusted)
+    assert believed(machine.read_mark(), stamp(machine.synchronized)) == server.trusted
 
 
 def test_the_table_of_the_docs() -> None:

@@ -248,12 +248,13 @@ def _main() -> None:
     print(json.dumps(result))
 
 
-def _stand() -> None:
-    """Run one scenario that never ends, tell the processes, and wait to be killed."""
+def _stand(code: str) -> None:
+    """Run one scenario that never ends, tell the processes, those too that it logs, and wait to be killed."""
     with Stage() as stage:
-        run = stage.play("log()\nwhile True:\n    pass", answers={"log": None})
+        run = stage.play(code, answers={"log": None})
         stage.until("it runs", lambda: run.calls)
-        print(json.dumps([stage.nursery.pid, run.child.pid]), flush=True)
+        logged = run.calls[0][1][0].split()
+        print(json.dumps([stage.nursery.pid, run.child.pid, *map(int, logged)]), flush=True)
         signal.pause()
 
 
@@ -270,4 +271,4 @@ def ended(pid: int, limit: float) -> bool:
 
 
 if __name__ == "__main__":
-    _stand() if sys.argv[1:] == ["stand"] else _main()
+    _stand(sys.argv[2]) if sys.argv[1:2] == ["stand"] else _main()

@@ -57,7 +57,7 @@ class Watcher(Executive):
         self.live = state == "live"
 
     def _changed(self, key: str, body: bytes) -> None:
-        if body:
+        if body and self.live:
             self.changes.append((key, json.loads(body)))
 
 
@@ -101,6 +101,8 @@ class House:
         if self.runner is not None:
             runner, self.runner = self.runner, None
             runner.stop()
+            # A file that is being written when a server ends is let go of by the end of its process.
+            runner.executive.state._database.close()
             assert runner.executive.errors == 0, runner.executive.last_error
 
     def close(self) -> None:

@@ -108,10 +108,11 @@ class Stage:
         self.wall += by
         self.look()
 
-    def off(self, seconds: float, reboot: bool = False, wall: float | None = None) -> None:
+    def off(self, seconds: float, reboot: bool = False, wall: float | None = None, unknown: str = "") -> None:
         """Stop, and start again later; what is not on the disk is forgotten.
 
         :param wall: by how much the wall clock goes on meanwhile, when it is not ``seconds``
+        :param unknown: why nobody knows what was done before
         """
         self.wall += seconds if wall is None else wall
         self.elapsed = 20.0 if reboot else self.elapsed + seconds
@@ -119,6 +120,8 @@ class Stage:
         self.manager = self._new()
         for name, settings in self.settings.items():
             self.manager.add(name, settings, self.kept[name])
+        if unknown:
+            self.manager.skip_missed(unknown)
         self.look()
 
     def times(self, name: str = "job", cause: str | None = None) -> list[str]:

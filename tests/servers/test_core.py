@@ -15,6 +15,7 @@ from raspy.servers.core import mirror
 from raspy.servers.core.delivery import exec_frames, place
 from tests.bus import eventually
 from tests.servers.core_house import House, house
+from tests.support_disks import small_disk
 
 DAY = 86_400.0
 HEATER = {"device": "fake.heater", "command": "power", "value": True, "seconds": 60}
@@ -92,7 +93,7 @@ def test_when_it_is_to_happen_can_be_checked(home: House) -> None:
 
 def test_jobs_survive_a_restart(home: House) -> None:
     home.start()
-    home.ask("cron", "set", "lights", {"when": "0 8 * * *", "scenario": "daylight", "jitter": 30})
+    home.ask("cron", "set", "lights", {"when": "0 8 * * *", "label": "Lights on", "jitter": 30})
     before = home.ask("cron", "show", "lights")
     home.stop()
     home.start()
@@ -137,6 +138,138 @@ def test_a_job_commands_a_device_where_there_is_no_titanic(home: House) -> None:
     assert home.ask("cron", "run", "warm") == "fired"
     eventually(lambda: home.ask("cron", "show", "warm")["note"] == "its command: done", "it is done")
     assert home.ask("pi.fake.devices", "info", "heater")["details"]["by"] == "cron warm"
+
+
+def settle(home: House) -> None:
+    """Have the tank's outputs take commands, where no Titanic says what their settings are."""
+    fake = home.others["fake"].executive
+    home.others["fake"].call(lambda: [setattr(device, "unsettled", "") for device in fake.devices.values()])
+
+
+def test_a_command_goes_straight_to_its_device_while_titanic_is_away(home: House) -> None:
+    home.add_tank()
+    settle(home)
+    home.start(titanic=True)
+    home.ask("cron", "set", "warm", {"when": "0 0 1 1 *", "command": HEATER})
+    home.ask("cron", "run", "warm")
+    eventually(lambda: home.ask("cron", "show", "warm")["note"] == "its command: done", "it is done")
+
+
+def test_a_command_goes_straight_to_its_device_when_titanics_disk_takes_nothing(home: House, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("no directory")
+    home.add_titanic()
+    home.add_tank()
+    settle(home)
+    home.start(titanic=True)
+    home.ask("cron", "set", "warm", {"when": "0 0 1 1 *", "command": HEATER})
+    home.ask("cron", "run", "warm")
+    eventually(lambda: home.ask("cron", "show", "warm")["note"] == "its command: done", "it is done")
+
+
+@pytest.mark.parametrize("titanic", [True, False])
+def test_more_commands_than_are_sent_at_a_time_are_all_done(home: House, titanic: bool) -> None:
+    if titanic:
+        home.add_titanic()
+    home.add_tank()
+    settle(home)
+    home.start(titanic=titanic)
+    home.ask("cron", "set", "warm", {"when": "0 0 1 1 *", "command": HEATER})
+    events = home.follow("/event/cron/")
+    for _ in range(250):
+        home.ask("cron", "run", "warm")
+    eventually(lambda: len(events) == 500, "all are told")
+    assert {event["state"] for _, event in events} == {"fired", "done"}
+
+
+def test_a_server_that_hangs_keeps_no_command_from_another(home: House) -> None:
+    home.add_tank()
+    settle(home)
+    home.start()
+    for number in range(20):
+        command = {**HEATER, "device": "nobody.heater"}
+        home.ask("cron", "set", f"lost{number}", {"when": "0 0 1 1 *", "command": command})
+        home.ask("cron", "run", f"lost{number}")
+    home.ask("cron", "set", "warm", {"when": "0 0 1 1 *", "command": HEATER})
+    home.ask("cron", "run", "warm")
+    began = time.monotonic()
+    eventually(lambda: home.ask("cron", "show", "warm")["note"] == "its command: done", "it is done")
+    assert home.call(lambda core: core.delivery.flying) == 20, f"after {time.monotonic() - began:.1f} s"
+
+
+def test_a_command_that_was_on_its_way_when_core_ended_is_sent_again(home: House) -> None:
+    home.start()
+    home.ask("cron", "set", "warm", {"when": once(1.2), "command": HEATER})
+    home.eventually(lambda core: core.delivery.flying, "it is on its way")
+    home.stop()
+    home.add_tank()
+    settle(home)
+    events = home.follow("/event/cron/")
+    home.start()
+    eventually(lambda: any(event["state"] == "done" for _, event in events), "it is done")
+    assert [event["state"] for _, event in events] == ["interrupted", "done"]
+    assert home.ask("pi.fake.devices", "info", "heater")["details"]["by"] == "cron warm"
+
+
+def test_a_command_that_came_too_late_over_a_restart_is_told_and_not_sent(home: House) -> None:
+    home.start()
+    home.ask("cron", "set", "warm", {"when": once(1.2), "command": HEATER})
+    home.eventually(lambda core: core.delivery.flying, "it is on its way")
+    home.stop()
+    home.clock.offset = 60
+    home.add_tank()
+    settle(home)
+    events = home.follow("/event/cron/")
+    home.start()
+    eventually(lambda: events, "it is told")
+    assert [event["state"] for _, event in events] == ["interrupted"]
+    assert "not repeated" in events[0][1]["reason"]
+    assert home.call(lambda core: core.delivery.flying) == 0
+
+
+def test_a_change_that_the_disk_refuses_is_none(home: House, tmp_path: Path) -> None:
+    with small_disk() as disk:
+        home.directory = disk.place
+        home.start()
+        home.ask("cron", "set", "lights", {"when": "0 8 * * *"})
+        disk.fill()
+        before = home.ask("cron", "show", "lights")
+        assert home.answer("cron", "set", "lights", {"when": "0 9 * * *", "label": "x" * 100})[1] == MDP.ERROR
+        assert home.answer("cron", "set", "other", {"when": "0 9 * * *", "label": "x" * 100})[1] == MDP.ERROR
+        assert home.answer("cron", "delete", "lights")[1] == MDP.ERROR
+        assert home.ask("cron", "list_keys") == ["lights"]
+        after = home.ask("cron", "show", "lights")
+        assert (after["settings"], after["next"]) == (before["settings"], before["next"])
+        disk.make_room()
+        home.eventually(lambda core: not core.conditions, "all is well again")
+        home.stop()
+
+
+def test_with_a_full_disk_nothing_is_done_again_at_each_restart(home: House) -> None:
+    with small_disk() as disk:
+        home.directory = disk.place
+        home.start()
+        home.ask("cron", "set", "shot", {"when": once(2)})
+        home.ask("cron", "set", "dose", {"when": "0 * * * *", "misfire": "all"})
+        events = home.follow("/event/cron/")
+        disk.fill()
+        eventually(lambda: events, "it fires all the same", 10)
+        home.clock.offset = 3 * 3600
+        eventually(lambda: len(events) >= 4, "what was missed is made up for", 10)
+        told = [(key, event["state"]) for key, event in events]
+        for _ in range(2):
+            home.stop()
+            home.start()
+            home.ask("cron", "list")
+            home.eventually(lambda core: core.jobs._begun and core.scenarios.begun, "it fires what is due")
+            home.call(lambda core: core.jobs._tick())
+        assert [(key, event["state"]) for key, event in events] == told
+        home.stop()
+
+
+def test_a_job_for_a_scenario_that_is_not_there_says_so(home: House) -> None:
+    home.start()
+    made = home.ask("cron", "set", "morning", {"when": "0 8 * * *", "scenario": "nosuch"})
+    assert made["note"] == "there is no scenario nosuch"
 
 
 def test_a_command_that_is_refused_is_told(home: House) -> None:

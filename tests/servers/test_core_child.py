@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +138,14 @@ notify("done", title="Tank", severity="critical")
     assert run.output == "{'value': 1}\n"
 
 
+@pytest.mark.parametrize("since", ["[]", "()", "''", "{}"])
+def test_since_nothing_guards_nothing_and_is_refused(stage: Stage, since: str) -> None:
+    run = stage.play_all(f"command('heater', 'power', True, 30, {since})", answers={"command": None})
+    assert run.calls == []
+    assert (run.over.error, run.over.line) == ("ScenarioError", 1)
+    assert "names no entry" in run.over.reason
+
+
 @pytest.mark.parametrize("kind", ["CommandRefused", "CommandLost"])
 def test_a_command_that_failed(stage: Stage, kind: str) -> None:
     run = stage.play_all("command('x', 'on')", answers={"command": Refusal(kind, "x: 409 locked")})
@@ -195,6 +205,79 @@ if __name__ == "__main__":
     outputs = [run.output.splitlines() for run in runs]
     assert outputs[0][0] == outputs[1][0] == "Point(x=2) 0 [0, 1] Point(x=3)"
     assert outputs[0][1] != outputs[1][1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import threading\nthreading.Thread(target=print).start()",
+        "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor().submit(print)",
+        "import os\nos.fork()",
+        "import os\nos.system('true')",
+        "import os\nos.posix_spawn('/bin/true', ['true'], {})",
+        "import subprocess\nsubprocess.run(['true'])",
+        "import multiprocessing\nmultiprocessing.get_context('fork').Process(target=print).start()",
+    ],
+)
+def test_threads_and_programs_are_refused_with_a_reason_and_to_root_too(stage: Stage, code: str) -> None:
+    end = stage.play_all(code).over
+    assert end.how == "raised"
+    assert end.reason.endswith("a scenario can start neither threads nor other programs")
+    assert end.error == ("RuntimeError" if "hread" in code else "BlockingIOError")
+    assert end.line == 2
+    assert "scene.py" not in end.traceback
+
+
+@pytest.mark.parametrize("ending", ["", "1 / 0", "raise SystemExit", "class Log: files = file, local"])
+def test_what_was_written_to_a_file_that_is_open_at_the_end_is_in_it(stage: Stage, tmp_path: Path, ending: str) -> None:
+    tmp_path.chmod(0o755)
+    code = f"""
+import gzip
+def write():
+    global file
+    file, local = open({str(tmp_path / "text")!r}, "w"), open({str(tmp_path / "bytes")!r}, "wb")
+    file.write("text")
+    local.write(b"bytes")
+    zipped = gzip.open({str(tmp_path / "zipped")!r}, "wt")
+    zipped.write("zipped")
+    {ending.replace(chr(10), chr(10) + "    ")}
+write()
+"""
+    stage.play_all(code)
+    assert (tmp_path / "text").read_text() == "text"
+    assert (tmp_path / "bytes").read_bytes() == b"bytes"
+    assert gzip.decompress((tmp_path / "zipped").read_bytes()) == b"zipped"
+
+
+def test_what_is_let_go_of_at_the_end_may_still_use_what_was_there_before_it(stage: Stage) -> None:
+    code = """
+import os
+class Bye:
+    def __del__(self):
+        print("bye", os.getpid() > 0, name, get)
+        raise ValueError("too late")
+class Knot:
+    def __del__(self):
+        print("knot")
+bye, knot = Bye(), Knot()
+globals()[7] = bye
+knot.itself = knot
+"""
+    run = stage.play_all(code)
+    assert run.over.how == "finished"
+    assert "bye True test <function" in run.output
+    assert "knot" in run.output
+    assert "ValueError: too late" in run.output
+
+
+def test_what_hangs_when_it_is_let_go_of_is_still_running(stage: Stage) -> None:
+    code = "class Bye:\n    def __del__(self):\n        {}\nbye = Bye()"
+    busy = stage.play_all(code.format("while True: pass"), limits=Limits(cpu=0.5)).over
+    assert (busy.how, "CPU time" in busy.reason) == ("limit", True)
+    run = stage.play(code.format("log(); import time; time.sleep(3600)"), answers=SAID)
+    stage.until("it hangs", lambda: run.calls)
+    run.child.stop(0.2)
+    assert run.until_end().reason == "did not stop in 0.2 s"
 
 
 # -- wait and sleep
@@ -257,6 +340,50 @@ def test_a_condition_that_raises_is_shown_where_it_is(stage: Stage) -> None:
     run = stage.play_all("wait('level',\n  lambda v:\n    v.x)", answers={"watch": reading(1, 4)})
     assert (run.over.error, run.over.line) == ("AttributeError", 3)
     assert "scene.py" not in run.over.traceback
+
+
+ALARM = """
+import signal
+class Alarm(Exception):
+    pass
+def ring(*_):
+    {}
+signal.signal(signal.SIGALRM, ring)
+"""
+
+
+def test_the_handler_of_a_signal_may_end_a_call(stage: Stage) -> None:
+    code = f"""{ALARM.format("raise Alarm")}
+for n in range(3):
+    try:
+        wait("a", timeout=60)
+    except Alarm:
+        pass
+log(get("a"), "end")
+"""
+    run = stage.play(code, answers=SAID | VALUE)
+    for _ in range(3):
+        asked(stage, run, "watch")
+        os.kill(run.child.pid, signal.SIGALRM)
+    assert run.until_end().how == "finished"
+    assert said(run) == ["24.5 end"]
+
+
+def test_the_handler_of_a_signal_can_ask_nothing_while_another_answer_is_waited_for(stage: Stage) -> None:
+    """Its own answer would be taken for the other one, or the other way round."""
+    run = stage.play(ALARM.format("get('b')") + "wait('a', timeout=60)", answers=VALUE)
+    asked(stage, run, "watch")
+    os.kill(run.child.pid, signal.SIGALRM)
+    assert run.until_end().error == "ScenarioError"
+    assert run.over.line == 6
+    assert run.over.reason.endswith("can ask nothing while another answer is waited for")
+    code = ALARM.format("log(get('b'))") + "print('begins')\nwhile not stopping():\n    sleep(60)"
+    run = stage.play(code, answers=SAID | VALUE)
+    stage.until("it begins", lambda: run.output)
+    os.kill(run.child.pid, signal.SIGALRM)
+    stage.until("its handler has logged", lambda: said(run) == ["24.5"])
+    run.child.stop()
+    assert run.until_end().how == "stopped"
 
 
 @pytest.mark.parametrize("seconds", ["-1", "'x'", "float('nan')", "float('inf')", "None"])

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.servers import child_stage
 from tests.servers.child_stage import LIMIT_S, alive, ended, perform
 from tests.support import need_root
@@ -18,6 +20,17 @@ while True:
     pass
 """
 
+FORK = """
+import ctypes, os
+def fork():
+    # Python's own refuses before the kernel does.
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = libc.fork()
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "the kernel refuses")
+    return pid
+"""
+
 # name: code, limits, how it ends, what its reason holds, the line that is told
 HOSTILE: dict[str, tuple[str, dict[str, object], str, str, int | None]] = {
     "busy for ever": ("x = 1\nwhile True:\n    pass", {"cpu": 1}, "limit", "CPU time in a minute", None),
@@ -26,6 +39,7 @@ HOSTILE: dict[str, tuple[str, dict[str, object], str, str, int | None]] = {
     "exit": ("import os\nos._exit(1)", {}, "raised", "by itself with exit code 1", None),
     "exit as if good": ("import os\nos._exit(0)", {}, "raised", "by itself with exit code 0", None),
     "fork": ("import os\nwhile True:\n    os.fork()", {}, "raised", "BlockingIOError", 3),
+    "fork without Python": (f"{FORK}while True:\n    fork()\n", {}, "raised", "[Errno 11] the kernel refuses", 8),
     "thread": ("import threading\nthreading.Thread(target=print).start()", {}, "raised", "can't start new thread", 2),
     "2 GB at once": ("print('x' * (2 * 10**9))", {}, "limit", "memory", 1),
     "2 GB": ("for n in range(2000):\n    print('x' * 10**6)", {}, "limit", "printed more than 1000000 bytes", None),
@@ -129,12 +143,12 @@ def test_what_root_leaves_behind_is_killed_too() -> None:
     """Where the number of processes is not limited: children, their children, daemons in sessions of their own."""
     need_root()
     code = (
-        "import os, time\n"
+        f"{FORK}import time\n"
         "for n in range(4):\n"
-        "    if not os.fork():\n"
+        "    if not fork():\n"
         "        if n % 2:\n"
         "            os.setsid()\n"
-        "        if n > 1 and os.fork():\n"
+        "        if n > 1 and fork():\n"
         "            os._exit(0)\n"
         "        os.write(1, b'%d ' % os.getpid())\n"
         "        time.sleep(3600)\n"
@@ -152,14 +166,43 @@ def test_what_root_leaves_behind_is_killed_too() -> None:
     assert found["below"] == []
 
 
-def test_kill_9_of_core_leaves_nobody() -> None:
-    process = child_stage.start("stand")
+BUSY = "log()\nwhile True:\n    pass\n"
+BROOD = f"""
+{FORK}
+import signal, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+read, write = os.pipe()
+for n in range(3):
+    if not fork():
+        if n:
+            os.setsid()
+        if n == 2 and fork():
+            os._exit(0)
+        os.write(write, b"%d " % os.getpid())
+        time.sleep(3600)
+found = b""
+while found.count(b" ") < 3:
+    found += os.read(read, 100)
+log(found.decode())
+while True:
+    pass
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["", "and the nursery stands still"])
+@pytest.mark.parametrize(("code", "user", "count"), [(BUSY, True, 2), (BROOD, False, 5)], ids=["user", "root"])
+def test_kill_9_of_core_leaves_nobody(code: str, user: bool, count: int, stopped: bool) -> None:
+    if not user:
+        need_root()
+    process = child_stage.start("stand", code, user=user)
     try:
         assert process.stdout is not None
         below = json.loads(process.stdout.readline())
+        assert len(below) == count
         assert all(alive(pid) for pid in below)
-        # A nursery that cannot do anything itself goes too.
-        os.kill(below[0], signal.SIGSTOP)
+        if stopped:
+            os.kill(below[0], signal.SIGSTOP)
         process.kill()
         end = time.monotonic() + LIMIT_S
         assert [pid for pid in below if not ended(pid, end - time.monotonic())] == []

@@ -258,6 +258,93 @@ def test_a_job_that_cannot_be_worked_out_costs_no_other(stage: Stage, monkeypatc
     ]
 
 
+# A card that does not tell what was done
+
+
+def forgetful(stage: Stage, *names: str) -> None:
+    """What was done since is not on the card."""
+    kept = {name: stage.kept[name] for name in names}
+    stage.run(2 * HOUR)
+    assert sorted({firing.job for firing in stage.fired}) == sorted(names)
+    stage.fired.clear()
+    stage.notes.clear()
+    stage.kept.update(kept)
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("misfire", ["once", "all"])
+def test_what_may_have_been_done_is_not_done_again(stage: Stage, misfire: str, reboot: bool) -> None:
+    stage.add("0 * * * *", "hourly", misfire=misfire)
+    stage.add("at 2028-06-10T13:00", "shot", misfire=misfire)
+    stage.add("every 45m", "interval", misfire=misfire)
+    stage.add("5 * * * *", "off", active=False)
+    forgetful(stage, "hourly", "shot", "interval")
+    for _ in range(2):
+        stage.off(40 * MINUTE, reboot, unknown="the card is full")
+        assert stage.fired == []
+    assert stage.notes[0] == "nothing from before this start is made up for: the card is full"
+    assert (
+        "job hourly: it was due before this start, and may have been done; it is not made up for: the card is full"
+        in (stage.notes)
+    )
+    shot = stage.manager.jobs["shot"]
+    assert (shot.active, shot.runs) == (False, 0)
+    assert shot.note == "its time is over already"  # told at the start before
+    assert any(note.startswith("job shot: its time is past, and may have been done") for note in stage.notes)
+    assert not any("job off" in note for note in stage.notes)
+    stage.run(HOUR)
+    assert stage.times("hourly") == ["2028-06-10 16:00"]
+    assert stage.times("interval") == ["2028-06-10 16:05"]
+    assert stage.times("shot") == []
+    assert stage.missed("hourly") == stage.missed("interval") == 0
+
+
+def test_what_may_have_been_done_is_not_done_again_when_the_clock_is_set_right_later(stage: Stage) -> None:
+    """As on a Pi without a clock of its own, on a card that takes nothing."""
+    for name, when in (("daily", "0 13 * * *"), ("shot", "at 2028-06-10T13:00"), ("often", "*/30 * * * *")):
+        stage.add(when, name, misfire="all")
+    forgetful(stage, "daily", "shot", "often")
+    stage.trusted = False
+    stage.off(0, reboot=True, wall=-DAY, unknown="the card is full")
+    stage.run(MINUTE)
+    stage.trusted = True
+    stage.set_clock(3 * DAY)
+    assert stage.fired == []
+    stage.run(30 * MINUTE)
+    assert stage.times("often") == ["2028-06-12 14:30"]
+    stage.run(DAY)
+    assert stage.times("daily") == ["2028-06-13 13:00"]
+    assert stage.times("shot") == []
+
+
+def test_a_clock_that_was_ahead_when_the_card_took_its_last_write(stage: Stage) -> None:
+    stage.set_clock(YEAR)
+    stage.add("0 * * * *", misfire="all")
+    stage.run(10 * MINUTE)
+    stage.off(0, reboot=True, wall=-YEAR, unknown="the card is full")
+    assert stage.times() == []
+    stage.run(2 * HOUR)
+    assert stage.times() == ["2028-06-10 13:00", "2028-06-10 14:00"]
+
+
+def test_a_job_that_is_added_later_with_what_was_kept_makes_up_for_nothing_either(stage: Stage) -> None:
+    stage.add("0 * * * *", "here")
+    stage.add("0 * * * *", "late")
+    forgetful(stage, "here", "late")
+    late, kept = stage.settings.pop("late"), stage.kept["late"]
+    stage.off(HOUR, unknown="the card is full")
+    stage.manager.add("late", late, kept)
+    stage.look()
+    assert stage.fired == []
+    # What was kept since this start is known.
+    stage.keep("late")
+    stage.manager.delete("late")
+    stage.run(HOUR)
+    stage.manager.add("late", late, stage.kept["late"])
+    stage.step(0)
+    assert stage.times("late") == ["2028-06-10 16:00"]
+
+
 # Single times
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
+from raspy.servers.core import manager
+from raspy.servers.core.arming import Rate
 from tests.bus import eventually
 from tests.servers.core_stage import WATER, CoreStage, core_stage
 
@@ -282,7 +286,178 @@ def test_a_schedule_fires(stage: CoreStage) -> None:
     assert status == "400", answer
 
 
+def test_hand_runs_do_not_put_off_what_waits_for_its_turn(stage: CoreStage) -> None:
+    stage.tell(1.0)
+    code = "print(cause['by'], cause.get('value'))"
+    stage.make("one", code, {"water": {"key": WATER, "fire": "change"}}, active=True)
+    eventually(lambda: stage.ask("scenario", "run", "one") and stage.state("one") == "waiting")
+    runs, due = stage.call(lambda core: (core.scenarios.scenarios["one"].runs, core.scenarios.scenarios["one"]._timer))
+    for _ in range(20):
+        stage.ask("scenario", "run", "one")
+    again = stage.call(lambda core: (core.scenarios.scenarios["one"].runs, core.scenarios.scenarios["one"]._timer))
+    assert again == (runs, due) or again[0] > runs
+    eventually(lambda: stage.ask("scenario", "run", "one") and stage.state("one") == "waiting")
+    # What fires it meanwhile is what it then runs for.
+    stage.tell(2.0)
+    stage.tell(3.0)
+    assert "change 2.0" not in stage.printed("one", "change 3.0")
+
+
+def test_a_rate_is_never_in_debt_for_more_than_one() -> None:
+    rate = Rate()
+    waits = [rate.take() for _ in range(1000)]
+    assert waits[:20] == [0.0] * 20
+    assert 0 < max(waits) <= 0.5
+
+
+# Memory
+
+
+def test_memory_is_what_the_run_before_has_left(stage: CoreStage) -> None:
+    count = "memory['runs'] = memory.get('runs', 0) + 1\nprint(memory)\n"
+    stage.make("one", count + "if memory['runs'] == 2:\n    1 / 0\nif memory['runs'] == 4:\n    sleep(60)\n")
+    for number in (1, 2, 3):
+        stage.good("scenario", "run", "one")
+        assert stage.ended("one", number)["how"] == ("raised" if number == 2 else "finished")
+        stage.printed("one", f"{{'runs': {number}}}")
+    # One that is killed leaves what the one before has left.
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "{'runs': 4}")
+    os.kill(stage.call(lambda core: core.scenarios.scenarios["one"]._child.pid), signal.SIGKILL)
+    assert stage.ended("one", 4)["how"] == "killed"
+    # One that is stopped leaves its own.
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "{'runs': 4}", 2)
+    stage.good("scenario", "stop", "one")
+    assert stage.ended("one", 5)["how"] == "stopped"
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "{'runs': 5}")
+    stage.ended("one", 6)
+    # Changed, it begins anew.
+    stage.make("one", "print('new', memory)\n")
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "new {}")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("memory['x'] = 'x' * 5000", " bytes of JSON, 4096 is the most"),
+        ("memory['x'] = {1, 2}", "set is not JSON serializable"),
+        ("memory['x'] = float('nan')", "not JSON compliant"),
+        ("memory['x'] = memory", "Circular"),
+        ("memory = []", "it is no dict"),
+    ],
+)
+def test_a_memory_that_cannot_be_kept_is_told_and_changes_nothing(stage: CoreStage, code: str, reason: str) -> None:
+    stage.make("one", f"print(memory)\nif memory:\n    {code}\nelse:\n    memory['a'] = [1, None, '°']\n")
+    for number in (1, 2, 3):
+        stage.good("scenario", "run", "one")
+        assert stage.ended("one", number)["how"] == "finished"
+    said = stage.printed("one", "{'a': [1, None, '°']}", 2)
+    assert said.count("memory is not kept: ") == 2
+    assert reason in said
+
+
 # Failing
+
+
+def noticed(stage: CoreStage, name: str, text: str) -> dict[str, object]:
+    """Wait until somebody was told of a scenario what needs a look."""
+
+    def found() -> dict[str, object] | None:
+        event = stage.tree(f"/event/notify/{name}")
+        return event if event and text in event["text"] else None
+
+    notice = eventually(found, text)
+    assert notice["severity"] == "critical"
+    return dict(notice)
+
+
+LOW = {"water": {"key": WATER, "fire": {"below": 20, "hysteresis": 1}}}
+
+
+def test_a_threshold_whose_run_fails_from_outside_fires_again(stage: CoreStage) -> None:
+    stage.fake()
+    stage.tell(25.0)
+    code = "print('sees', get('water'))\nwait('water', 30)\n"
+    stage.make("one", code, LOW, active=True)
+    stage.tell(19.0)
+    stage.printed("one", "sees 19.0")
+    stage.fail("a bad checksum")
+    stage.becomes("one", "idle", "ErrorValue: water")
+    stage.tell(18.0)
+    stage.printed("one", "sees 18.0")
+    stage.fail("a bad checksum")
+    stage.becomes("one", "idle", "ErrorValue: water")
+    # So it is over a restart.
+    stage.restart()
+    stage.tell(17.0)
+    stage.printed("one", "sees 17.0")
+    stage.tell(30.0)
+    assert stage.ended("one")["how"] == "finished"
+    assert stage.tree("/event/notify/one") is None
+
+
+def test_a_threshold_whose_run_fails_is_not_repeated_and_that_is_told(stage: CoreStage) -> None:
+    stage.tell(25.0)
+    stage.make("one", "print('run')\n1 / 0\n", LOW, active=True)
+    stage.tell(19.0)
+    notice = noticed(stage, "one", "was fired by water, and ZeroDivisionError")
+    assert "it is not fired again before that was back" in str(notice["text"])
+    stage.tell(18.0)
+    stage.restart()
+    stage.tell(17.0)
+    assert stage.good("scenario", "show", "one")["runs"] == 0
+    assert stage.tree("/event/notify/one") == notice
+    stage.tell(21.0)
+    stage.tell(19.0)
+    assert stage.ended("one")["how"] == "raised"
+
+
+def test_a_run_of_a_threshold_that_core_s_end_has_cut_off_is_told(stage: CoreStage) -> None:
+    stage.tell(25.0)
+    stage.make("one", "print('run')\nwhile not stopping():\n    sleep(60)\n", LOW, active=True)
+    stage.make("two", "print('run')\n", LOW, active=True)
+    stage.tell(19.0)
+    stage.printed("one", "run")
+    stage.ended("two")
+    stage.restart()
+    stage.tell(18.0)
+    noticed(stage, "one", "was fired by water, and core ended before it did: it is not fired again before")
+    assert [stage.good("scenario", "show", name)["runs"] for name in ("one", "two")] == [0, 0]
+    assert stage.tree("/event/notify/two") is None
+    before = stage.tree("/event/notify/one")
+    stage.restart()
+    stage.tell(25.0)
+    stage.tell(19.0)
+    stage.printed("one", "run")
+    assert stage.tree("/event/notify/one") == before
+
+
+def test_what_never_began_is_started_again(stage: CoreStage) -> None:
+    stage.tell(25.0)
+    stage.make("one", "print('closes the valve for', cause['by'], cause['value'])\n", LOW, active=True)
+    stage.make("two", "print('changes to', cause['value'])\n", {"w": {"key": WATER, "fire": "change"}}, active=True)
+    pid = eventually(lambda: stage.call(lambda core: core.nursery.up and core.nursery.pid))
+    os.kill(pid, signal.SIGSTOP)
+    stage.tell(19.0)
+    stage.becomes("one", "running")
+    stage.becomes("two", "running")
+    os.kill(pid, signal.SIGKILL)
+    stage.printed("one", "closes the valve for threshold 19.0")
+    stage.printed("two", "changes to 19.0")
+    for name in ("one", "two"):
+        assert stage.ended(name, 2)["how"] == "finished"
+        assert stage.good("scenario", "show", name)["runs"] == 2
+    # By hand: who did it sees that it failed.
+    pid = eventually(lambda: stage.call(lambda core: core.nursery.up and core.nursery.pid))
+    stage.make("three", "print('by hand')")
+    os.kill(pid, signal.SIGSTOP)
+    stage.good("scenario", "run", "three")
+    os.kill(pid, signal.SIGKILL)
+    assert stage.ended("three")["how"] == "lost"
+    assert stage.state("three") == "off"
 
 
 def test_one_that_runs_from_the_start_is_started_again_when_it_fails(stage: CoreStage) -> None:
@@ -300,6 +475,8 @@ def test_one_that_keeps_failing_is_paused_until_it_is_changed_or_resumed(stage: 
         if number:
             stage.ended("one", number)
     told = stage.becomes("one", "paused", "it failed 5 times in a row, last: ZeroDivisionError")
+    notice = noticed(stage, "one", "is paused")
+    assert "it failed 5 times in a row, last: ZeroDivisionError" in notice["text"]
     assert told["failures"] == 5
     stage.good("variable", "set", "go", "10")
     assert stage.ask("scenario", "run", "one")[1] == "409"
@@ -378,6 +555,80 @@ def test_what_cannot_be_is_refused_and_changes_nothing(stage: CoreStage, parts: 
     assert stage.good("scenarios", "export") == before
     assert stage.ask("scenario", "set", "two", json.dumps(parts))[1] == "400"
     assert stage.good("scenarios", "list_keys") == ["one"]
+
+
+def test_one_that_cannot_be_used_keeps_its_parts_and_says_so(stage: CoreStage) -> None:
+    stage.make("one", "print('precious')", {"water": WATER})
+    bad = {"limits": {"memory": 4}, "label": "One"}
+    stage.call(lambda core: core.state.put({("scenario.one", "conf"): bad}))
+    stage.restart()
+    stage.becomes("one", "paused", "it cannot be used: conf")
+    assert "it cannot be used: conf" in noticed(stage, "one", "is paused")["text"]
+    shown = stage.good("scenario", "show", "one")
+    assert (shown["conf"], shown["code"], shown["entries"]) == (bad, "print('precious')", {"water": WATER})
+    exported = stage.good("scenarios", "export", "one")["scenarios"]["one"]
+    assert exported == {"conf": {**bad, "active": False}, "code": shown["code"], "entries": {"water": WATER}}
+    for words in (("enable", "one"), ("disable", "one"), ("set", "one", '{"code": "print(2)"}')):
+        answer, status = stage.ask("scenario", *words)
+        assert (status, "conf" in answer) == ("400", True), words
+    stage.good("scenario", "set", "one", json.dumps({"conf": {"limits": {"memory": 64}}}))
+    stage.restart()
+    stage.good("scenario", "run", "one")
+    stage.printed("one", "precious")
+    assert stage.good("scenario", "show", "one")["entries"] == {"water": WATER}
+
+
+def test_nothing_that_is_imported_is_active(stage: CoreStage) -> None:
+    parts = {"code": "print('runs')", "conf": {"active": True, "startup": True}}
+    document = json.dumps({"raspy": "scenarios", "version": 1, "scenarios": {"one": parts}})
+    stage.good("scenarios", "import", document)
+    assert stage.state("one") == "off"
+    stage.good("scenario", "enable", "one")
+    stage.printed("one", "runs")
+    stage.ended("one")
+    stage.good("scenarios", "import", document, "replace")
+    assert stage.state("one") == "off"
+    assert stage.good("scenario", "show", "one")["conf"] == {"active": False, "startup": True}
+    assert stage.good("scenario", "show", "one")["runs"] == 1
+
+
+def test_there_are_so_many_scenarios_and_no_more(stage: CoreStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "MOST", 3)
+
+    def document(*names: str) -> str:
+        return json.dumps({"raspy": "scenarios", "version": 1, "scenarios": {name: {"code": ""} for name in names}})
+
+    stage.good("scenarios", "import", document("a", "b"))
+    answer, status = stage.ask("scenarios", "import", document("c", "d"))
+    assert (status, answer) == ("400", "there can be 3 scenarios, and there are 2; delete some first")
+    stage.good("scenarios", "import", document("b", "c"), "replace")
+    assert stage.ask("scenario", "set", "d", '{"code": ""}')[1] == "400"
+    stage.good("scenario", "set", "c", '{"code": "print(1)"}')
+    assert stage.good("scenarios", "list_keys") == ["a", "b", "c"]
+
+
+def test_a_deleted_one_ends_before_one_of_its_name_begins(stage: CoreStage) -> None:
+    fake = stage.fake()
+    deaf = "while True:\n    try:\n        sleep(1)\n    except BaseException:\n        pass\n"
+    stage.make("one", HOLD + deaf, HEATER, active=True, startup=True, stop_grace=1.0)
+    stage.printed("one", "on")
+    stage.good("scenario", "delete", "one")
+    stage.make("one", HOLD + "while not stopping():\n    sleep(60)\n", HEATER, active=True, startup=True)
+    assert stage.call(lambda core: (core.nursery.running, core.scenarios.scenarios["one"].running)) == (1, False)
+    answer, status = stage.ask("scenario", "run", "one")
+    assert (status, "has not ended yet" in answer) == ("409", True)
+    stage.printed("one", "on")
+    eventually(lambda: stage.call(lambda core: core.scenarios.releasing) == 0)
+    assert stage.call(lambda core: core.nursery.running) == 1
+    eventually(lambda: heater(stage).get("state") == "held")
+    assert fake.duties["heater"] == 1
+    # Core's end waits for one that was deleted, and has its outputs let go of.
+    stage.make("one", HOLD + deaf, HEATER, active=True, startup=True, stop_grace=1.0)
+    stage.printed("one", "on", 2)
+    stage.good("scenario", "delete", "one")
+    stage.restart()
+    eventually(lambda: fake.duties["heater"] == 0, "the heater off")
+    assert heater(stage)["reason"] == "let go by scenario one"
 
 
 def test_check_names_the_line(stage: CoreStage) -> None:

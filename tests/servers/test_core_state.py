@@ -233,6 +233,27 @@ def test_a_loop_that_makes_variables_is_stopped(nowhere: str, monkeypatch: pytes
         memory.state.put({CODE: "a"})
 
 
+def test_what_was_done_can_be_kept_however_many_variables_there_are(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "ENTRIES", 20)
+    monkeypatch.setattr(state, "LOCAL_ENTRIES", 30)
+    with started(Memory(nowhere, tmp_path)) as memory:
+        assert put(memory, {("variable", f"v{number}"): 1 for number in range(20)}) is None
+        assert put(memory, {("state.cron", f"job{number}"): {"last": 1} for number in range(30)}) is None
+        for more in ({CODE: "a"}, {FIRED: 1}, {FIRED: 1, LEVEL: None}):
+            with pytest.raises(StateError, match="keeps at most"):
+                memory.state.put(more)
+        assert put(memory, {("state.cron", "job0"): None}) is None
+        assert put(memory, {FIRED: {"last": 2}}) is None
+        with pytest.raises(StateError, match="delete some"):
+            memory.state.put({CODE: "a", ("state.cron", "job1"): None})
+    with started(Memory(nowhere, tmp_path)) as memory:
+        assert memory.state.get(*FIRED) == {"last": 2}
+        with pytest.raises(StateError, match="keeps at most"):
+            memory.state.put({("state.cron", "job0"): 1})
+
+
 class Model:
     """What the memory should be."""
 
@@ -274,7 +295,7 @@ def test_any_changes_and_restarts(steps: list[Any], store: bool) -> None:
                 sections = memory.state.sections()
                 found = {(section, key): v for section in sections for key, v in memory.state.section(section).items()}
                 assert found == model.values
-                assert memory.state._count == sum(1 for _ in memory.state.entries())
+                assert sum(memory.state._counts) == sum(1 for _ in memory.state.entries())
         finally:
             memory.stop()
             memory.destroy()
@@ -429,6 +450,8 @@ def test_a_disk_that_is_read_only_at_the_start_is_read_all_the_same(nowhere: str
     _end_badly(path, {CODE: "a", FIRED: {"last": 1}})
     disk.remount("ro")
     with started(Memory(nowhere, path)) as memory:
+        assert not memory.state.writable
+        assert "Read-only" in memory.state.doubt
         assert (memory.state.get(*CODE), memory.state.get(*FIRED)) == ("a", {"last": 1})
         until(memory, lambda: "state read" in memory.conditions and "state" in memory.conditions)
         assert "Read-only" in memory.conditions["state"]
@@ -440,6 +463,7 @@ def test_a_disk_that_is_read_only_at_the_start_is_read_all_the_same(nowhere: str
         assert put(memory, {LEVEL: 1}) is None
         assert memory.taken == []
     with started(Memory(nowhere, path)) as memory:
+        assert memory.state.writable
         assert (memory.state.get(*CODE), memory.state.get(*FIRED), memory.state.get(*LEVEL)) == ("a", {"last": 2}, 1)
 
 
@@ -451,9 +475,28 @@ def test_a_disk_that_is_full_at_the_start_is_read_all_the_same(nowhere: str, dis
     disk.fill()
     with started(Memory(nowhere, path)) as memory:
         assert memory.state.get(*CODE) == "a"
+        assert "the disk is full" in memory.state.doubt
         disk.make_room()
         until(memory, lambda: not memory.conditions)
         assert put(memory, {LEVEL: 1}) is None
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_a_disk_that_was_full_and_still_is_leaves_a_doubt(nowhere: str, disk: Disk, how: str) -> None:
+    """The file opens and reads well; only a write tells that the last ones may be missing."""
+    path = Path(disk.place, "core")
+    path.mkdir()
+    if how == "killed":
+        _end_badly(path, {CODE: "a", FIRED: {"last": 1}})
+    with started(Memory(nowhere, path)) as memory:
+        put(memory, {CODE: "a", FIRED: {"last": 1}})
+        assert memory.state.writable
+        disk.fill()
+        assert put(memory, {FIRED: {"last": 2}}) is not None
+    with started(Memory(nowhere, path)) as memory:
+        assert memory.state.get(*FIRED) == {"last": 1}
+        assert "the disk is full" in memory.state.doubt
+        assert not memory.state.writable
 
 
 def test_a_file_that_cannot_be_read_at_the_start_is_read_later(
@@ -706,6 +749,73 @@ def test_a_restored_backup_is_taken_over(ship: Ship, tmp_path: Path) -> None:
         until(memory, lambda: stored(ship).get(JOB) == "new")
     with on_ship(ship, tmp_path) as memory:
         assert (memory.state.get(*CODE), memory.state.get(*LEVEL)) == ("good", 1)
+
+
+def quiet(memory: Memory) -> None:
+    """Wait until nothing is on its way but variables, which are sent seldom."""
+    assert memory.state._mirror is not None
+    found = memory.state._mirror
+    until(memory, lambda: not found._looking and not found._again and not memory.state._flying)
+
+
+@pytest.mark.parametrize("other", [5, 1], ids=["another value", "what the store had"])
+def test_a_restored_variable_beats_one_that_was_not_sent_yet(
+    ship: Ship, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: int
+) -> None:
+    ship.start()
+    with on_ship(ship, tmp_path) as memory:
+        put(memory, {LEVEL: 1})
+        until(memory, lambda: stored(ship) == {LEVEL: 1})
+        settled(memory)
+        look(memory)
+        settled(memory)
+        monkeypatch.setattr(mirror, "VARIABLES", 3600.0)
+        found = memory.state._mirror
+        assert found is not None
+        found._variables_after = time.monotonic() + 3600
+        put(memory, {LEVEL: 2})
+        quiet(memory)
+        change(ship, LEVEL, other)
+        look(memory)
+        quiet(memory)
+        assert memory.state.get(*LEVEL) == 2, "it has not been tried yet"
+        found._variables_after = 0.0
+        look(memory)
+        until(memory, lambda: memory.taken)
+        settled(memory)
+        assert memory.taken == [{LEVEL}]
+        assert memory.state.get(*LEVEL) == other
+        assert stored(ship) == {LEVEL: other}
+        assert "variable/level was changed here, and then in titanic.store, which is what holds" in caplog.text
+        # From then on it is as before.
+        found._variables_after = 0.0
+        put(memory, {LEVEL: 3})
+        until(memory, lambda: stored(ship) == {LEVEL: 3})
+    with on_ship(ship, tmp_path) as memory:
+        settled(memory)
+        assert memory.state.get(*LEVEL) == 3
+
+
+def test_a_variable_that_the_store_has_lost_or_perhaps_taken_is_sent_again(ship: Ship, tmp_path: Path) -> None:
+    ship.start()
+    with on_ship(ship, tmp_path) as memory:
+        put(memory, {LEVEL: 1})
+        until(memory, lambda: stored(ship) == {LEVEL: 1})
+        settled(memory)
+        assert ship.store("delete", SERVICE)[1] == b"200"
+        put(memory, {LEVEL: 2})
+        until(memory, lambda: stored(ship) == {LEVEL: 2})
+        settled(memory)
+        # Nobody answers, so that what was sent may be there or not.
+        ship.stop()
+        put(memory, {LEVEL: 3})
+        until(memory, lambda: "titanic.store: " in memory.conditions.get("store", ""))
+        put(memory, {LEVEL: 4})
+        ship.start()
+        until(memory, lambda: stored(ship) == {LEVEL: 4})
+        settled(memory)
+        assert memory.state.get(*LEVEL) == 4
+        assert memory.taken == []
 
 
 def test_a_backup_restored_while_core_was_off_is_taken_over(ship: Ship, tmp_path: Path) -> None:

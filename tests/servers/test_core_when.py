@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raspy.common.MDP import ClientError
+from raspy.servers.core.settings import utc
 from raspy.servers.core.sun import EVENTS
 from raspy.servers.core.when import LATEST, Place, WhenError, parse
 from tests.servers.cron_stage import DAY, HOUR, MINUTE, text, unix
@@ -127,6 +128,49 @@ def test_last_and_count_agree_with_next(when: str, place: Place, after: float, s
         instant = parsed.next(instant)
     assert parsed.count(after, after + span, 10_000) == len(found)
     assert parsed.last(after, after + span) == (found[-1] if found else None)
+
+
+FIELDS = st.tuples(
+    st.sampled_from(["*", "0", "30", "*/7", "59", "5-9,40"]),
+    st.sampled_from(["*", "0", "23", "*/5", "6-8"]),
+    st.sampled_from(["*", "29", "31", "*/31", "L", "LW", "1-7", "*/2"]),
+    st.sampled_from(["*", "2", "2,11", "*/5", "feb"]),
+    st.sampled_from(["*", "*/7", "mon#1", "5L", "sun", "6-7"]),
+).map(" ".join)
+
+
+@given(FIELDS, st.integers(0, int(unix("2090-01-01"))))
+@settings(max_examples=200, deadline=None)
+def test_a_cron_expression_is_what_cronsim_says(when: str, after: int) -> None:
+    """In UTC, where nothing is skipped or doubled; forward, and back."""
+    try:
+        parsed = parse(when, NOWHERE)
+    except WhenError:
+        return
+    matches, found = CronSim(when, datetime.fromtimestamp(after, UTC)), [float(after)]
+    for _ in range(3):
+        found.append(next(matches).timestamp())
+        assert parsed.next(found[-2]) == found[-1]
+        assert parsed.last(after, found[-1]) == found[-1]
+        assert parsed.last(after, found[-1] - 1) == (found[-2] if len(found) > 2 else None)
+
+
+@pytest.mark.parametrize("when", ["*/59 * 29 2 */7", "* * 29 2 */6", "0 0 * 2 mon#5", "0 8 * * *"])
+def test_a_rare_time_is_found_with_a_few_looks_at_the_calendar(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs microseconds; what was looked for by halves took ten thousands of them."""
+    looked: list[object] = []
+    match_day = CronSim.match_day
+
+    def counted(fields: CronSim, day: date) -> bool:
+        looked.append(day)
+        return match_day(fields, day)
+
+    parsed, until = parse(when, PARIS), unix("2032-11-01")
+    monkeypatch.setattr(CronSim, "match_day", counted)
+    found = parsed.last(0, until)
+    assert found is not None
+    assert len(looked) < 1500
+    assert parsed.count(found - 1, until, 1) == 1
 
 
 def test_counting_has_a_limit() -> None:
@@ -309,3 +353,17 @@ def test_without_a_place_the_sun_is_refused_with_what_to_set() -> None:
         parse("@sunrise", NOWHERE)
     with pytest.raises(WhenError, match="set latitude and longitude"):
         parse("@sunrise", Place(UTC, 48.0, None))
+
+
+def test_a_place_tells_the_name_of_its_zone() -> None:
+    assert PARIS.zone == "Europe/Paris"
+    assert NOWHERE.zone == Place(utc()).zone == "UTC"
+    assert Place(timezone(HOUR * timedelta(seconds=1))).zone == ""
+    # As settings.machine_zone calls a file that has no name; any machine has one.
+    assert Place(Nameless()).zone == ""
+
+
+class Nameless(tzinfo):
+    """A zone from a file."""
+
+    key = "localtime"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raspy.common.devices.device import BaseDevice
 from raspy.common.devices.errors import ReadingError
+from raspy.common.devices.value import Value
 from raspy.servers.onewire import OneWire, OneWireConfig
 from raspy.servers.onewire.probe import Probe
 from raspy.servers.onewire.reader import Reading
@@ -123,6 +126,63 @@ def test_a_member_that_is_read_less_often_than_the_vote_counts_while_it_is_fresh
     slow.last_at = time.monotonic() - 31
     result(vote)
     assert vote.left_out == {A: "its last reading is too old"}
+
+
+def published(vote: Vote) -> Value:
+    """What a vote puts on the tree."""
+    vote.update(vote.do_poll())
+    found = vote.commands["temperature"].reading
+    assert found is not None
+    return found
+
+
+def test_a_vote_is_as_old_as_the_oldest_reading_that_counted() -> None:
+    vote = stage({A: 24.0, B: 24.5, C: 24.0})
+    assert published(vote).time == pytest.approx(time.time(), abs=1)
+    assert vote.good_until == pytest.approx(time.monotonic() + 30, abs=1)
+    now = time.monotonic()
+    for name, age in ((A, 12.0), (B, 25.0), (C, 31.0)):
+        probe = vote.devices[name]
+        assert isinstance(probe, Probe)
+        probe.last_at = now - age
+    for _ in range(2):  # to count it once more makes it no newer
+        found = published(vote)
+        assert found.time == pytest.approx(time.time() - 25, abs=1)
+        assert found.max_age == 30.0
+        assert vote.used == [A, B]
+        assert vote.good_until == pytest.approx(now + 5, abs=0.1)
+    for name in (A, B):
+        vote.devices[name].update(ReadingError("crc", "CRC failed"))
+    with pytest.raises(ReadingError) as caught:
+        vote.do_poll()
+    vote.update(caught.value)
+    error = vote.commands["temperature"].reading
+    assert error is not None
+    assert error.time == pytest.approx(time.time(), abs=1)
+    assert vote.good_until == math.inf
+
+
+def test_one_that_hangs_is_left_out_as_soon_as_its_reading_is_too_old(tmp_path: Path) -> None:
+    """Published as of its oldest reading, the vote would not be believed until it is next due."""
+    tree = Tree(str(tmp_path))
+    probes = list(GOOD)[:2]
+    for name in probes:
+        tree.add(name, GOOD[probes[0]][0])
+    with short_directory() as nowhere:
+        settings = OneWireConfig(devices_dir=str(tmp_path), poll=0.2, timeout=8.0)
+        with started(OneWire(hostname="pi", broker_ip=f"ipc://{nowhere}", settings=settings)) as owner:
+            until(owner, lambda: len(owner.devices) == 2)
+            json = {"oid": "sensor.vote", "name": "tank", "probes": " ".join(probes), "quorum": 1, "poll": 60}
+            assert ask(owner, "new", msgspec.json.encode(json).decode())[1] == "200"
+            vote = owner.devices["tank"]
+            assert isinstance(vote, Vote)
+            until(owner, lambda: vote.used == probes)
+            tree.hang(probes[1])
+            until(owner, lambda: probes[1] in vote.left_out)
+            assert vote.left_out == {probes[1]: "its last reading is too old"}
+            found = reading(owner, "tank", "temperature")
+            assert found is not None
+            assert found.quality == "ok"
 
 
 def test_calibrated_values_are_compared() -> None:

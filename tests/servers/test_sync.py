@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from raspy.common import clock
 from raspy.common.config import Config, ConfigError
 from raspy.servers.sync import Sync, SyncConfig, ntp, rtc, server
 from raspy.servers.sync import round as measurement
+from raspy.servers.sync.decide import STEPS
 from raspy.servers.sync.settings import address, direct
 from raspy.servers.sync.simulate import SimulatedChip, SimulatedKernelRTC, SimulatedMachine
 from tests.servers.ntp_stage import ntp_servers
@@ -88,13 +90,20 @@ def test_a_clock_that_another_sets_while_it_is_measured(machine: SimulatedMachin
         assert abs(machine.off) < 0.3
 
 
+def told(machine: SimulatedMachine) -> bool:
+    """Whether the other servers have the clock for trusted."""
+    return bool(clock.believed(machine.read_mark(), clock.stamp(machine.synchronized)))
+
+
 def test_a_clock_that_somebody_sets(machine: SimulatedMachine) -> None:
     with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[each.name for each in servers]) as it:
         measured(it)
+        assert told(machine)
         machine.off = -DAY
+        it.ended -= 17
         it._watch()
         assert it.trusted == ""
-        assert not os.path.exists(machine.mark)
+        assert not told(machine)
         assert it.change is not None
         assert (it.change["source"], it.change["clock"]) == ("somebody", "system")
         assert it.change["after"] - it.change["before"] == pytest.approx(-DAY, abs=1)
@@ -113,6 +122,7 @@ def test_a_clock_that_a_daemon_sets(machine: SimulatedMachine) -> None:
         measured(it)
         assert it.conditions["clock"].endswith("chrony is to bring it in")
         machine.off = 0.0
+        it.ended -= 17
         it._watch()
         assert it.change is not None
         assert it.change["source"] == "chrony"
@@ -146,6 +156,84 @@ def test_a_command_that_does_nothing(machine: SimulatedMachine, monkeypatch: pyt
         assert it.trusted == ""
 
 
+def late(machine: SimulatedMachine, seconds: float) -> None:
+    """Have every command set the clock some seconds late, as on a machine that is busy; it starts as soon as ever."""
+
+    def set_system(second: int) -> None:
+        machine.done.commands.append([str(second)])
+        machine.off = second - time.time() - seconds
+
+    machine.done.set_system = set_system  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("seconds", [0.7, 3.3])
+def test_a_command_that_is_slow(machine: SimulatedMachine, seconds: float) -> None:
+    machine.off = -HOUR
+    late(machine, seconds)
+    with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[each.name for each in servers]) as it:
+        measured(it)
+        # It was done, so it is told, whether the clock is right by now or not.
+        assert it.change is not None
+        assert it.change["after"] - it.change["before"] == pytest.approx(HOUR - seconds, abs=0.3)
+        assert bool(it.trusted) == (seconds < 1)
+        assert ("set" in it.conditions) == (seconds > 1)
+        again(it)
+        assert it.trusted == "ntp"
+        assert it._lead == pytest.approx(seconds, abs=0.3)
+        assert it.conditions == {}
+        # How late it is was learned by the first one.
+        assert abs(machine.off) < 0.5
+        again(it)
+        assert len(machine.done.commands) == 2
+
+
+def test_another_program_that_keeps_setting_the_clock(machine: SimulatedMachine) -> None:
+    with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[each.name for each in servers]) as it:
+        measured(it)
+        for number in range(2 * STEPS):
+            machine.off = 5.0 + number
+            it._watch()
+            again(it)
+        assert len(machine.done.commands) == STEPS
+        assert it.trusted == ""
+        assert "does another program set it?" in it.conditions["clock"]
+        # An hour later it is set again.
+        it._steps.times = [since - HOUR for since in it._steps.times]
+        again(it)
+        assert it.trusted == "ntp"
+
+
+def test_servers_are_not_asked_each_time_that_somebody_sets_the_clock(machine: SimulatedMachine) -> None:
+    with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[each.name for each in servers]) as it:
+        measured(it)
+        spacings = []
+        for number in range(10):
+            machine.off = 5.0 * (number + 1)
+            it._watch()
+            assert it.round is None
+            spacings.append(it._spacing())
+        assert spacings == [16, 32, 64, 128, 256, 512, 1024, 1024, 1024, 1024]
+        assert it._timer is not None
+        assert it._timer.due - time.monotonic() <= 16, "the first one is not put off"
+        it.reload()
+        assert it.round is None
+        assert [len(each.requests) for each in servers] == [1, 1]
+
+
+def test_two_names_of_one_server_are_one(machine: SimulatedMachine) -> None:
+    chip = machine.chips[1, 0x68] = SimulatedChip(machine, "ds3231")
+    with ntp_servers(("right", 365 * DAY)) as (server,):
+        port = server.name.partition(":")[2]
+        with sync(machine, servers=[server.name, f"127.1:{port}"], rtc=DS3231) as it:
+            measured(it)
+            assert it.trusted == "rtc"
+            assert machine.off == 0
+            assert abs(chip.time - time.time()) < 1
+            assert len(server.requests) == 1
+            (twin,) = [source.problem for source in it.sources if source.problem]
+            assert "it is the same server as" in twin
+
+
 def test_the_rtc_is_set_once_an_hour_at_most(machine: SimulatedMachine) -> None:
     chip = machine.chips[1, 0x68] = SimulatedChip(machine, "ds3231", 30.0)
     with ntp_servers(RIGHT, RIGHT) as servers:
@@ -163,6 +251,37 @@ def test_the_rtc_is_set_once_an_hour_at_most(machine: SimulatedMachine) -> None:
             it.kept.known = msgspec.structs.replace(it.kept.known, rtc_set=machine.since() - 3601)
             again(it)
             assert abs(chip.time - time.time()) < 0.3
+
+
+def test_a_clock_that_somebody_sets_while_the_rtc_is_set(machine: SimulatedMachine) -> None:
+    simulated = machine.kernel[0] = SimulatedKernelRTC("rtc-x", -100.0)
+    entered, release, write = threading.Event(), threading.Event(), machine.done.write_rtc
+
+    def slow(device: str) -> None:
+        entered.set()
+        assert release.wait(30)
+        write(device)
+
+    machine.done.write_rtc = slow  # type: ignore[method-assign]
+    with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[s.name for s in servers], rtc="auto") as it:
+        until(it, entered.is_set)
+        machine.off = DAY
+        it._watch()
+        release.set()
+        measured(it)
+        assert it.trusted == ""
+        assert "somebody has set the system clock meanwhile" in it.conditions["set RTC"]
+        assert simulated.off == pytest.approx(DAY, abs=1)
+        reason, code = call(it, "rtc_to_system")
+        assert code == "409"
+        assert "meanwhile" in reason
+        # What was wanted then is done soon, and the RTC has not had its hour.
+        assert it._timer is not None
+        assert it._timer.due - time.monotonic() < 20
+        again(it)
+        assert it.trusted == "ntp"
+        assert abs(simulated.off) < 0.3
+        assert it.conditions == {}
 
 
 def test_the_rtc_reads_well_as_soon_as_it_is_set(machine: SimulatedMachine) -> None:
@@ -204,6 +323,102 @@ def test_a_resolver_and_a_chip_that_hang(machine: SimulatedMachine, monkeypatch:
             assert it.errors == 0
     finally:
         release.set()
+
+
+# What it is told by others, and tells them
+
+
+def test_other_servers_learn_that_trust_is_withdrawn(
+    machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "MARK", machine.mark)
+    monkeypatch.setattr(clock, "SYNCHRONIZED", machine.synchronized)
+    monkeypatch.setattr(clock, "LOOK", -1.0)
+    other = clock.BootClock(machine.clock.boot_id)
+    with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[each.name for each in servers]) as it:
+        assert not other.trusted()
+        measured(it)
+        assert other.trusted()
+        machine.off = 400 * DAY
+        it._watch()
+        assert not other.trusted()
+        again(it)
+        assert other.trusted()
+    assert other.trusted()
+
+
+def test_a_daemon_that_was_found_wrong_is_not_believed_until_it_sets_the_clock_again(
+    machine: SimulatedMachine,
+) -> None:
+    machine.start_daemon("systemd-timesyncd")
+    Path(machine.synchronized).touch()
+    hour = ("right", HOUR)
+    with ntp_servers(hour, hour) as servers:
+        settings: dict[str, Any] = {"servers": [each.name for each in servers]}
+        with sync(machine, **settings) as it:
+            measured(it)
+            assert it.trusted == ""
+            for each in servers:
+                each.mode = "mute"
+            again(it)
+            assert it.trusted == ""
+        with sync(machine, **settings) as it:
+            measured(it)
+            assert it.trusted == "", "a restart does not forget it"
+            os.utime(machine.synchronized, (1, 1))
+            again(it)
+            assert it.trusted == "systemd-timesyncd"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_daemon_that_ran_says_nothing_of_a_clock_that_somebody_set_since(
+    machine: SimulatedMachine, installed: bool
+) -> None:
+    Path(machine.synchronized).touch()
+    if not installed:
+        os.rmdir(os.path.dirname(machine.mark))
+    with sync(machine) as it:
+        measured(it)
+        assert it.trusted == "systemd-timesyncd"
+        machine.off = DAY
+        it._watch()
+        again(it)
+        assert it.trusted == ""
+
+
+def test_a_clock_that_was_set_while_sync_did_not_run(machine: SimulatedMachine) -> None:
+    with ntp_servers(RIGHT) as servers:
+        with sync(machine, servers=[servers[0].name]) as it:
+            measured(it)
+        machine.off = 365 * DAY
+        with sync(machine, servers=[servers[0].name]) as it:
+            assert it.trusted == ""
+            assert not told(machine)
+            assert it.change is not None
+            assert it.change["after"] - it.change["before"] == pytest.approx(365 * DAY, abs=1)
+            measured(it)
+            # The only server contradicts nothing that is to be believed.
+            assert it.trusted == "ntp"
+            assert machine.off == pytest.approx(0, abs=0.5)
+
+
+def test_the_time_of_a_clock_that_was_just_set_is_not_kept(machine: SimulatedMachine) -> None:
+    with ntp_servers(RIGHT) as servers, sync(machine, servers=[servers[0].name]) as it:
+        measured(it)
+        machine.off = 365 * DAY
+    assert it.kept.path is not None
+    assert json.loads(Path(it.kept.path).read_bytes())["last"] == pytest.approx(time.time(), abs=10)
+    assert not told(machine)
+
+
+def test_a_measurement_notices_a_clock_that_was_just_set(machine: SimulatedMachine) -> None:
+    with ntp_servers(RIGHT) as servers, sync(machine, servers=[servers[0].name]) as it:
+        measured(it)
+        machine.off = 365 * DAY
+        servers[0].mode = "mute"
+        again(it)
+        assert it.trusted == ""
+        assert it.kept.known.last == pytest.approx(time.time(), abs=10)
 
 
 # What it keeps
@@ -282,6 +497,61 @@ def test_the_tree_and_the_events(machine: SimulatedMachine) -> None:
         assert abs(values["rtc_offset"]["value"]) < 0.5
 
 
+def test_ntp_that_was_lost_is_told(machine: SimulatedMachine) -> None:
+    machine.kernel[0] = SimulatedKernelRTC("rtc-x")
+    with ntp_servers(RIGHT, RIGHT) as servers:
+        settings: dict[str, Any] = {"servers": [each.name for each in servers], "rtc": "auto"}
+        with sync(machine, **settings) as it:
+            measured(it)
+            for each in servers:
+                each.mode = "mute"
+            again(it)
+            assert it.conditions == {}, "it has been silent for a moment only"
+            it.measured -= 2 * DAY
+            machine.kernel[0].set(time.time() + 60)
+            again(it)
+            assert "for more than a day" in it.conditions["ntp"]
+            assert "the RTC is 60 s ahead of" in it.conditions["drift"]
+        machine.kernel[0].set(time.time())
+        with sync(machine, **settings) as it:
+            measured(it)
+            assert it.trusted == "ntp"
+            assert it.conditions == {}
+            it.measured -= 2 * DAY
+            again(it)
+            assert "ntp" in it.conditions, "a restart counts from its start"
+            for each in servers:
+                each.mode = "right"
+            again(it)
+            assert it.conditions == {}
+
+
+def test_a_machine_that_never_had_a_network_is_well_with_its_rtc(machine: SimulatedMachine) -> None:
+    machine.kernel[0] = SimulatedKernelRTC("rtc-x")
+    with ntp_servers(("mute", 0.0)) as servers, sync(machine, servers=[servers[0].name], rtc="auto") as it:
+        measured(it)
+        assert it.trusted == "rtc"
+        since = machine.since
+        machine.since = lambda: since() + 30 * DAY  # type: ignore[method-assign]
+        machine.off += 30 * DAY
+        machine.kernel[0].off += 30 * DAY
+        again(it)
+        assert it.trusted == "rtc"
+        assert it.conditions == {}
+
+
+def test_nothing_is_said_of_an_rtc_that_is_not_fitted(
+    machine: SimulatedMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ntp_servers(RIGHT, RIGHT) as servers, sync(machine, servers=[each.name for each in servers]) as it:
+        measured(it)
+        until(it, lambda: reading(it, "clock", "trusted"))
+        assert reading(it, "clock", "offset") is not None
+        assert reading(it, "clock", "rtc_offset") is None
+        assert call(it, "rtc_to_system") == ("there is no RTC", "409")
+    assert not [record for record in caplog.records if "none" in record.getMessage()]
+
+
 def test_what_is_not_known_is_no_number(machine: SimulatedMachine) -> None:
     with sync(machine) as it:
         measured(it)
@@ -347,7 +617,7 @@ def test_the_clocks_set_by_hand(machine: SimulatedMachine) -> None:
         assert machine.off == pytest.approx(-30 * DAY, abs=1)
         machine.off = -60 * DAY
         it._watch()
-        measured(it)
+        again(it)
         assert "already" in it.reason
         answer, code = call(it, "rtc_to_system")
         assert (code, answer["source"]) == ("200", "rtc")
@@ -399,6 +669,9 @@ def test_the_address_of_a_server(text: str, found: tuple[str, int]) -> None:
         {"servers": ["[::1"]},
         {"servers": ["[::1]x"]},
         {"servers": ["a", "a"]},
+        {"servers": ["192.168.1.1", "192.168.1.1:123"]},
+        {"servers": ["ntp.example.org", "NTP.example.org"]},
+        {"servers": ["ntp.example.org", "ntp.example.org."]},
         {"servers": [str(number) for number in range(9)]},
         {"rtc": "rtc0"},
         {"rtc": "/dev/rtc10"},

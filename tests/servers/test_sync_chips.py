@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raspy.common.clock import plausible
 from raspy.common.devices.errors import ReadingError
 from raspy.servers.sync.chips import CHIPS, Chip
 
@@ -97,7 +98,8 @@ def test_the_flag_is_cleared_last(chip: Chip) -> None:
     for number, write in enumerate(writes):
         assert chip.read(registers).stopped, f"cleared before write {number}"
         put(registers, [write])
-    if chip.name == "ds3231":
+    if chip.name != "ds1307":
+        # Whose flag halts it.
         assert chip.read(registers).stopped, "cleared before the time was read back"
     put(registers, chip.settle(registers))
     content = chip.read(registers)
@@ -122,11 +124,51 @@ def test_the_alarms_of_a_ds3231_are_left_alone() -> None:
     assert (register, data) == (15, [0x0B])
 
 
-def test_a_pcf8523_that_does_not_use_its_battery() -> None:
+# PCF8523, table 11: 110 is not allowed.
+@pytest.mark.parametrize(("mode", "uses"), [*((m, True) for m in (0, 1, 4, 5)), *((m, False) for m in (2, 3, 6, 7))])
+def test_how_a_pcf8523_uses_its_battery(mode: int, uses: bool) -> None:
     registers = list(NEW["pcf8523"])
-    registers[3] = 0
-    assert CHIPS["pcf8523"].read(registers).weak == "it is not set to use its battery"
-    registers[2] = 0x04
+    registers[2:4] = [mode << 5, 0]
+    content = CHIPS["pcf8523"].read(registers)
+    assert (content.weak, content.mend) == (("", False) if uses else ("it is not set to use its battery", True))
+    assert CHIPS["pcf8523"].settle(registers) == ([] if uses else [(2, [0])])
+
+
+def test_a_ds3231_that_stops_on_its_battery() -> None:
+    registers = list(NEW["ds3231"])
+    registers[14:16] = [0xBC, 0x08]
+    content = CHIPS["ds3231"].read(registers)
+    assert (content.stopped, content.mend) == ("", True)
+    assert "stand still while it runs from its battery" in content.weak
+    # Bit 5 would have it measure its temperature.
+    assert CHIPS["ds3231"].settle(registers) == [(14, [0x1C])]
+
+
+def test_the_day_of_the_week() -> None:
+    sunday = wall(2026, 11, 22, 12)
+    days = {
+        chip.name: [chip.write(sunday + 86_400 * day, list(NEW[chip.name]))[0][1] for day in range(7)]
+        for chip in CHIPS.values()
+    }
+    # A new DS1307 has all but the seconds written first. DS1307 and DS3231 count from 1 to 7, a PCF8523 from 0 to 6.
+    assert [fields[2] for fields in days["ds1307"]] == [7, 1, 2, 3, 4, 5, 6]
+    assert [fields[3] for fields in days["ds3231"]] == [7, 1, 2, 3, 4, 5, 6]
+    assert [fields[4] for fields in days["pcf8523"]] == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+def test_a_chip_that_is_not_to_be_believed(chip: Chip) -> None:
+    registers = list(NEW[chip.name])
+    put(registers, chip.write(wall(2026, 11, 22, 13), registers))
+    put(registers, chip.settle(registers))
+    put(registers, chip.void())
+    content = chip.read(registers)
+    assert content.stopped or not plausible(content.time)
+
+
+def test_what_else_is_wrong_with_a_pcf8523() -> None:
+    registers = list(NEW["pcf8523"])
+    registers[2:4] = [0x04, 0]
     assert CHIPS["pcf8523"].read(registers).weak == "its battery is low (BLF)"
     registers[0] = 0x20
     assert CHIPS["pcf8523"].read(registers).stopped == "its clock is stopped (STOP)"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raspy.common.clock import BUILT
 from raspy.servers.sync import ntp
 from raspy.servers.sync.ntp import NTPError, Sample, agree
-from raspy.servers.sync.sources import LONGEST_INTERVAL, Source
+from raspy.servers.sync.sources import EASE, LONGEST_INTERVAL, MOST_DENIED, Source
 from tests.servers.ntp_stage import DELTA, NtpServer, ntp_servers, stamp
 
 YEAR = 31_556_952.0
@@ -81,6 +81,39 @@ def test_times_that_cannot_be_are_not_believed() -> None:
     with ntp_servers(("right", ahead)) as (server,), pytest.raises(NTPError, match="2025-12-31") as caught:
         ask(server, 10)
     assert caught.value.kind == "implausible"
+
+
+def at(*places: tuple[int, str]) -> list[ntp.Address]:
+    return [(family, where, ()) for family, where in places]
+
+
+def test_a_server_of_two_names_is_asked_once() -> None:
+    with ntp_servers(("right", 0.0)) as (server,):
+        host, _, port = server.name.partition(":")
+        taken: dict[str, str] = {}
+        ntp.ask("a", host, int(port), 10, time.time, time.monotonic, taken)
+        with pytest.raises(NTPError, match=f"the same server as a, at {server.name}") as caught:
+            ntp.ask("b", "127.1", int(port), 10, time.time, time.monotonic, taken)
+        assert caught.value.kind == "twin"
+        assert len(server.requests) == 1
+
+
+def test_names_of_a_pool_take_different_servers() -> None:
+    pool, taken = at((2, "a"), (2, "b"), (2, "c")), {}
+    found = [ntp.choose(name, pool, taken, {"b": "DENY"})[1] for name in ("0", "1")]
+    assert found == ["a", "c"]
+    with pytest.raises(NTPError, match="the same server as 0"):
+        ntp.choose("2", pool, taken, {"b": "DENY"})
+    with pytest.raises(NTPError, match=r"RSTR .* x is not asked again"):
+        ntp.choose("3", at((2, "x")), taken, {"x": "RSTR"})
+    # Its other address may be the same machine's.
+    with pytest.raises(NTPError, match="the same server"):
+        ntp.choose("4", at((2, "a"), (10, "six")), taken, {})
+
+
+def test_how_an_address_is_called() -> None:
+    assert ntp.where(("192.168.1.1", 123)) == "192.168.1.1:123"
+    assert ntp.where(("fd00::1", 123, 0, 0)) == "[fd00::1]:123"
 
 
 def test_a_name_that_is_none() -> None:
@@ -160,9 +193,29 @@ def test_kisses_are_honoured() -> None:
     for _ in range(30):
         source.take(None, NTPError("kiss", "RATE (kiss-o'-death)"), 5000.0, 1024.0)
     assert source.interval == LONGEST_INTERVAL
-    source.take(None, NTPError("kiss", "DENY (kiss-o'-death)"), 5000.0, 1024.0)
-    assert not source.ready(1e12)
-    assert "not asked again" in source.problem
+    refusal = NTPError("kiss", "DENY (kiss-o'-death)")
+    refusal.address = "192.0.2.1:123"
+    source.take(None, refusal, 5000.0, 1024.0)
+    assert source.denied == {"192.0.2.1:123": "DENY"}
+    assert source.problem == "DENY (kiss-o'-death): 192.0.2.1:123 is not asked again"
+    for number in range(2 * MOST_DENIED):
+        refusal.address = str(number)
+        source.take(None, refusal, 5000.0, 1024.0)
+    assert len(source.denied) == MOST_DENIED
+
+
+def test_a_server_that_answers_well_is_asked_as_often_as_others_again() -> None:
+    # It may be a pool's name, and have been another machine that had too much.
+    source = Source("x")
+    for _ in range(2):
+        source.take(None, NTPError("kiss", "RATE (kiss-o'-death)"), 0.0, 1024.0)
+    assert source.interval == 4096
+    found = []
+    for _ in range(2 * EASE):
+        source.take(sample("x", 0.0), None, 0.0, 1024.0)
+        found.append(source.interval)
+    assert found == [4096] * (EASE - 1) + [2048] * EASE + [0]
+    assert source.ready(0.0)
 
 
 def test_other_kisses_are_faults_that_pass() -> None:

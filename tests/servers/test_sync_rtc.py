@@ -13,7 +13,7 @@ import pytest
 from raspy.common.devices.errors import ReadingError
 from raspy.servers.sync.chips import Content
 from raspy.servers.sync.machine import Machine
-from raspy.servers.sync.rtc import DirectRTC, KernelRTC, find, tick
+from raspy.servers.sync.rtc import TRIES, DirectRTC, KernelRTC, find, tick
 from raspy.servers.sync.settings import direct
 from raspy.servers.sync.simulate import SimulatedChip, SimulatedKernelRTC, SimulatedMachine
 
@@ -69,6 +69,51 @@ def test_a_chip_that_does_not_take_it(machine: SimulatedMachine) -> None:
     with pytest.raises(ReadingError, match="it is not what was written: it says 2026-01-01 00:00:00 UTC"):
         rtc.write()
     assert simulated.registers[15] & 0x80, "the flag is cleared only after writing"
+
+
+class Worn(SimulatedChip):
+    """A chip whose year is always another one."""
+
+    def write_i2c_block_data(self, i2c_addr: int, register: int, data: list[int]) -> None:
+        data, year = list(data), self.chip.first + 6 - register
+        if 0 <= year < len(data):
+            data[year] = 0x27
+        super().write_i2c_block_data(i2c_addr, register, data)
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_chip_that_was_set_to_something_else_is_not_believed(machine: SimulatedMachine, kind: str) -> None:
+    simulated = machine.chips[1, 0x68] = Worn(machine, kind)
+    simulated.flag()
+    rtc = DirectRTC(machine, direct(PLACES[kind]))
+    with pytest.raises(ReadingError, match="it is not what was written: it says 2027"):
+        rtc.write()
+    assert "oscillator" in rtc.read().problem
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_bus_that_dies_while_a_chip_is_set(machine: SimulatedMachine, kind: str) -> None:
+    simulated, rtc = chip(machine, kind, -90_000)
+    write = simulated.write_i2c_block_data
+    writes: list[int] = []
+
+    def dies(i2c_addr: int, register: int, data: list[int]) -> None:
+        writes.append(register)
+        simulated.failing = 0 if len(writes) > TRIES else 1
+        write(i2c_addr, register, data)
+
+    simulated.write_i2c_block_data = dies  # type: ignore[method-assign]
+    with pytest.raises(ReadingError, match="it cannot be written"):
+        rtc.write()
+    assert not rtc.read().good, "it may have taken a part"
+
+
+def test_a_transfer_that_fails_once_is_made_again(machine: SimulatedMachine) -> None:
+    simulated, rtc = chip(machine, "ds3231", -90_000)
+    simulated.failing = 1
+    rtc.write()
+    assert rtc.read().good
+    assert simulated.time == pytest.approx(time.time(), abs=0.2)
 
 
 def test_a_bus_or_chip_that_is_not_there(machine: SimulatedMachine) -> None:

@@ -36,6 +36,8 @@ UNCOUNTED = 0.5
 """Seconds on its way that are not taken off such a lease."""
 FLYING = 32
 """Calls of one scenario that may wait for their answer; a scenario has one, unless it does not keep to its manners."""
+MOST_HELD = 64
+"""Devices that one run may hold."""
 LONGEST_WAIT = 86_400.0
 TEXT = 1000
 """Characters of a line of the log or of a message."""
@@ -45,6 +47,8 @@ OWN_KINDS = ("output", "cron", "scenario", "time", "alarm", "server")
 """Kinds of events that scenarios do not publish: others rely on them."""
 SEVERITIES = ("info", "warning", "critical")
 
+NEVER = (MDP.BAD_REQUEST, MDP.NOT_FOUND, MDP.NOT_IMPLEMENTED)
+"""Statuses of commands that no device has taken."""
 USE, UNSURE, LOST, REFUSED = "ScenarioError", "StaleValue", "CommandLost", "CommandRefused"
 """Kinds of refusals: names of the exceptions that they become in the scenario."""
 
@@ -78,8 +82,9 @@ class Calls:
         self._entries = entries
         self._say = say
         self._caller: BusCaller | None = None
-        self._held: dict[str, None] = {}
-        self._waits: dict[int, Callable[[], None]] = {}
+        self._held: dict[str, int] = {}
+        """The devices that it has commanded, each with how many of the commands they have not turned down."""
+        self._waits: dict[int, Wait] = {}
         self._flying = 0
         self._over = False
         self._methods: dict[str, Callable[..., Any]] = {
@@ -109,9 +114,8 @@ class Calls:
         :param release: the outputs that it holds go into their safe state; else they stay for as long as it said
         """
         self._over = True
-        for end in list(self._waits.values()):
-            end()
-        self._waits.clear()
+        for wait in list(self._waits.values()):
+            wait.close()
         held, self._held = self._held, {}
         if self._caller is None:
             return
@@ -186,8 +190,11 @@ class Calls:
         """Answer when the entry is of another version, at once when it is so, or after the timeout (s)."""
         key = self._key(entry)
         end = math.inf if timeout is None else time.monotonic() + _number("timeout", timeout, 0, LONGEST_WAIT)
+        for before in list(self._waits.values()):
+            # A scenario waits for one thing at a time: out of that an exception has come, as of a signal.
+            before.give_up()
         wait = Wait(self, entry, key, version, end, answer)
-        self._waits[id(wait)] = wait.close
+        self._waits[id(wait)] = wait
         wait.look()
 
     def _set(self, answer: Callable[[Any], None], refuse: Callable[[str, str], None], name: Any, value: Any) -> None:
@@ -262,9 +269,11 @@ class Calls:
         if since is not None:
             if seconds is None:
                 raise Wrong(USE, "since needs seconds: how long the reading is good for")
+            if since == []:
+                raise Wrong(USE, "since: names no entry, and would guard nothing")
             ages = [(self._read(entry).age, entry) for entry in (since if isinstance(since, list) else [since])]
             lifetime = min(max(seconds * SHARE, SHORTEST), TIMEOUT)
-            age, oldest = max(ages, default=(0.0, ""))
+            age, oldest = max(ages)
             seconds -= age + lifetime - UNCOUNTED
             if seconds <= 0:
                 self.unusable = self._key(oldest)
@@ -273,19 +282,27 @@ class Calls:
             raise Wrong(USE, "seconds: must be above 0")
         body = exec_frames(whole.split(".", 2)[2], command, value, seconds, self.by)
         if value is not None:
-            self._held[whole] = None
+            if whole not in self._held and len(self._held) >= MOST_HELD:
+                raise Wrong(USE, f"a run holds {MOST_HELD} devices at most, and this one does already")
+            self._held[whole] = self._held.get(whole, 0) + 1
         else:
             # Without a value it is a question, and nothing is held.
             body = body[:3]
         if self._caller is None:
             self._caller = caller(self.core)
-        self._caller.call(
-            service_of(whole),
-            body,
-            lambda reply: self._replied(answer, refuse, f"{device} {command}", reply),
-            TIMEOUT,
-            lifetime=lifetime,
-        )
+
+        def replied(reply: list[bytes] | None) -> None:
+            if value is not None and reply and reply[-1] in NEVER:
+                self._not_held(whole)
+            self._replied(answer, refuse, f"{device} {command}", reply)
+
+        self._caller.call(service_of(whole), body, replied, TIMEOUT, lifetime=lifetime)
+
+    def _not_held(self, device: str) -> None:
+        """A device has turned a command down; what it was told before it may still do."""
+        self._held[device] -= 1
+        if not self._held[device]:
+            del self._held[device]
 
     def _replied(
         self, answer: Callable[[Any], None], refuse: Callable[[str, str], None], what: str, reply: list[bytes] | None

@@ -157,6 +157,8 @@ class CronManager:
         self._trusted = trusted
         self._before: Now | None = None
         self._hurry = False
+        self._unknown, self._start = "", 0.0
+        """Why nobody knows what was done before the start, and when that was (elapsed time)."""
 
     def add(self, name: str, settings: CronSettings, state: dict[str, Any] | None = None) -> Cron:
         """Make a job, or put other settings in its place.
@@ -173,6 +175,7 @@ class CronManager:
         asleep = not memory.active
         memory.active = settings.active
         rules = Rules(name, settings.jitter, settings.grace, settings.misfire)
+        old = memory.boot != now.boot or memory.seen_elapsed < self._start
         table = Interval(when, rules, memory, now) if isinstance(when, Every) else Calendar(when, rules, memory)
         if asleep and settings.active:
             table.skip_to(now)
@@ -180,12 +183,27 @@ class CronManager:
         job = self.jobs[name] = Cron(name, settings, when, table)
         if not known:
             self._tell_interrupted(job)
-        if table.over and not memory.fired:
+            if self._unknown and old:
+                self._skip(job, now)
+        if table.over and not memory.fired and not table.notes:
             notes.append("its time is over already")
         self.changed.add(name)
         table.notes[:0] = notes
         self._collect(job)
         return job
+
+    def skip_missed(self, why: str) -> None:
+        """Make up for nothing from before this start, as nobody knows what of it was done. That goes for all jobs that
+        are there, and for those that are added later with what was kept before.
+
+        :param why: told with it
+        """
+        now = self._now()
+        self._unknown, self._start = why, now.elapsed
+        self._tell(f"nothing from before this start is made up for: {why}")
+        for job in self.jobs.values():
+            self._skip(job, now)
+            self._collect(job)
 
     def delete(self, name: str) -> None:
         """Have a job no more.
@@ -286,6 +304,16 @@ class CronManager:
             fresh.runs, fresh.missed, fresh.last = memory.runs, memory.missed, memory.last
             return fresh, []
         return memory, []
+
+    def _skip(self, job: Cron, now: Now) -> None:
+        table = job.table
+        wait = table.wait(now)
+        due = job.active and wait is not None and wait <= 0
+        table.skip_unknown(now)
+        if due:
+            what = "its time is past" if table.over else "it was due before this start"
+            table.notes.append(f"{what}, and may have been done; it is not made up for: {self._unknown}")
+        self.changed.add(job.name)
 
     def _tell_interrupted(self, job: Cron) -> None:
         memory = job.table.memory

@@ -13,8 +13,9 @@ from raspy.common import MDP
 from raspy.common.config import ID
 from raspy.common.executive import Timer
 from raspy.common.verbs import VerbError
-from raspy.servers.core.cron import Cron, CronSettings, Firing
-from raspy.servers.core.delivery import place
+from raspy.servers.core.cron import Command, Cron, CronSettings, Firing
+from raspy.servers.core.delivery import DONE, LIFETIME, place
+from raspy.servers.core.entries import StateError
 from raspy.servers.core.when import WhenError, parse
 
 if TYPE_CHECKING:
@@ -48,14 +49,21 @@ class Jobs:
         """Jobs that are kept and cannot be used, and why."""
         self._timer: Timer | None = None
         self._noting: Timer | None = None
+        self._begun = False
+        self._failed: dict[str, int] = {}
+        """Commands of a job that were not done, since core's start."""
 
     def load(self) -> None:
         """Take up what was kept."""
         for section in self.core.state.sections(SECTION):
             self._take(section.removeprefix(SECTION))
+        if not self.core.state.writable:
+            # What was done since the disk took its last write is not known: to do it twice would be worse.
+            self.manager.skip_missed("the disk does not take what was done")
 
     def start(self) -> None:
         """Begin to fire."""
+        self._begun = True
         self._tick()
 
     def close(self) -> None:
@@ -94,17 +102,19 @@ class Jobs:
             raise VerbError(MDP.BAD_REQUEST, f"{name[:80]!r} is no name: 1 to 63 of a-z, 0-9, _ and -")
         if name not in self.manager.jobs and len(self.names()) >= MOST:
             raise VerbError(MDP.BAD_REQUEST, f"there are {MOST} cron jobs already; delete one first")
-        self._check(settings)
-        before = self.manager.jobs.get(name)
         try:
-            # What it has fired already stays fired, unless it fires at other times now.
-            same = before is not None and before.settings.when == settings.when
-            self.manager.add(name, settings, self.manager.state(name) if same else None)
+            parse(settings.when, self.manager.place)
         except WhenError as error:
             raise VerbError(MDP.BAD_REQUEST, str(error)) from error
-        self.broken.pop(name, None)
-        self._keep(name, settings, done)
-        self._soon()
+        self._check(settings)
+
+        def kept(error: Exception | None) -> None:
+            if error is None:
+                self._take(name)
+                self._soon()
+            done(error)
+
+        self.core.state.put({(SECTION + name, KEY): msgspec.to_builtins(settings)}, kept)
 
     def delete(self, name: str, done: Done) -> None:
         """Have a job no more; ``done`` follows when that is on the disk.
@@ -113,9 +123,13 @@ class Jobs:
         """
         if name not in self.broken:
             self.find(name)
-            self.manager.delete(name)
-        self.broken.pop(name, None)
-        self.core.state.put({(SECTION + name, KEY): None, (STATES, name): None}, done)
+
+        def kept(error: Exception | None) -> None:
+            if error is None:
+                self._take(name)
+            done(error)
+
+        self.core.state.put({(SECTION + name, KEY): None, (STATES, name): None}, kept)
 
     def run(self, name: str) -> str:
         """Fire a job by hand, now; its times stay as they are. Returns the id of the firing.
@@ -172,18 +186,15 @@ class Jobs:
                 settings = self.read(name, kept)
                 before = self.manager.jobs.get(name)
                 same = before is not None and before.settings.when == settings.when
-                self.manager.add(name, settings, self.manager.state(name) if same else state.get(STATES, name))
+                job = self.manager.add(name, settings, self.manager.state(name) if same else state.get(STATES, name))
+                if settings.scenario and self._begun and settings.scenario not in self.core.scenarios.scenarios:
+                    job.note = f"there is no scenario {settings.scenario}"
             except ValueError as error:
                 if name in self.manager.jobs and ID.fullmatch(name):
                     self.manager.delete(name)
                 self.broken[name] = f"it cannot be used: {error}"
         problems = "; ".join(f"{broken}: {why}" for broken, why in self.broken.items())
         self.core.condition("cron jobs", problems[:400] or None)
-
-    def _keep(self, name: str, settings: CronSettings, done: Done) -> None:
-        self.core.state.put(
-            {(SECTION + name, KEY): msgspec.to_builtins(settings), (STATES, name): self.manager.state(name)}, done
-        )
 
     # What is due
 
@@ -200,6 +211,7 @@ class Jobs:
             self._timer = self.core.call_later(BEGIN, self._tick)
             return
         try:
+            self._resume()
             firings = self.manager.due()
             for note in self.manager.take_notes():
                 self._tell(note)
@@ -224,7 +236,16 @@ class Jobs:
                 self.core.guard(self._act, firing)
 
         slow = self.core.call_later(KEPT_IN, act)
-        self.core.state.put(self._changes(), act)
+        self._put(act)
+
+    def _put(self, done: Done | None = None) -> None:
+        """Keep what the jobs have done."""
+        try:
+            self.core.state.put(self._changes(), done)
+        except StateError as error:
+            self.core.condition("cron state", str(error))
+            if done is not None:
+                done(error)
 
     def _changes(self) -> dict[tuple[str, str], Any]:
         """What is to be kept of what the jobs have done."""
@@ -252,13 +273,37 @@ class Jobs:
             cause = {"by": "cron", "job": job.name, **facts}
             if not self.core.scenarios.fire(settings.scenario, cause):
                 self._tell_of(job.name, f"scenario {settings.scenario} is not run: see its state")
-        if settings.command is not None:
-            identity = self._identity(firing)
-            told = partial(self._delivered, job.name)
-            self.core.delivery.send(settings.command, identity, f"cron {job.name}", told)
+        if settings.command is None:
+            self._done(firing)
+        else:
+            self._send(firing, settings.command)
+
+    def _send(self, firing: Firing, command: Command, lifetime: float = LIFETIME) -> None:
+        """Have a job's command done; it counts as done once nothing of it is lost when core ends."""
+        told = partial(self._delivered, firing.job)
+        self.core.delivery.send(
+            command, self._identity(firing), f"cron {firing.job}", told, partial(self._done, firing), lifetime
+        )
+
+    def _done(self, firing: Firing) -> None:
         if firing.cause != "hand":
             # Noted with the next firing, or soon.
             self.manager.done(firing)
+
+    def _resume(self) -> None:
+        """See to what was begun before a restart: a command that is still worth something is sent, under its id."""
+        interrupted, self.manager.interrupted[:] = list(self.manager.interrupted), []
+        now = self.core.clock.wall()
+        for firing in interrupted:
+            job = self.manager.jobs.get(firing.job)
+            command = job.settings.command if job is not None else None
+            left = firing.at + LIFETIME - now
+            if command is not None and 0 < left <= LIFETIME:
+                self._send(firing, command, left)
+                reason = "core was restarted; its command is sent again, under its id"
+            else:
+                reason = "core was restarted; nobody knows how far it came, and it is not repeated"
+            self.core.event("cron", firing.job, state="interrupted", due=round(firing.due, 3), reason=reason)
 
     def _identity(self, firing: Firing) -> str:
         """What tells this firing's command from others, those of another core on the same bus too."""
@@ -267,16 +312,18 @@ class Jobs:
     def _note(self) -> None:
         """Keep that firings were acted on."""
         self._noting = None
-        changes = self._changes()
-        if changes:
-            self.core.state.put(changes)
+        if self.manager.changed:
+            self._put()
 
     def _delivered(self, name: str, how: str, why: str) -> None:
         """What became of a job's command."""
         job = self.manager.jobs.get(name)
         if job is not None:
             job.note = f"its command: {how}{': ' + why if why else ''}"
-        if how != "done":
+        if how != DONE:
+            self._failed[name] = self._failed.get(name, 0) + 1
+            if job is not None:
+                job.note += f" ({self._failed[name]} not done since core's start)"
             MDP.logger.warning("cron job %s: its command was %s: %s", name, how, why)
         self.core.event("cron", name, state=how, reason=why)
 

@@ -58,7 +58,10 @@ class ScenarioManager:
         self._variables = Variables(publisher)
         self._renew: set[str] = set()
         self._sun = Sun(publisher.place, publisher.clock.wall)
-        self._stopped = False
+        self.stopped = False
+        """Core comes to its end."""
+        self._leaving: dict[str, Scenario] = {}
+        """Those that were deleted, and whose run has not ended."""
 
     # From start to end
 
@@ -73,10 +76,11 @@ class ScenarioManager:
         self.core.call_later(PATIENCE, self._begin)
 
     def _begin(self) -> None:
-        if self.begun or self._stopped:
+        if self.begun or self.stopped:
             return
         self.begun = True
         for scenario in list(self.scenarios.values()):
+            scenario.review()
             scenario.arm()
 
     def load(self, store: State) -> None:
@@ -94,11 +98,12 @@ class ScenarioManager:
 
     def shutdown(self) -> None:
         """End all scenarios, and let go of what they hold; returns when that is done, after a few seconds at most."""
-        self._stopped = True
-        for scenario in list(self.scenarios.values()):
+        self.stopped = True
+        scenarios = [*self.scenarios.values(), *self._leaving.values()]
+        for scenario in scenarios:
             scenario.shutdown(GRACE)
-        self._turn(lambda: any(scenario.running for scenario in self.scenarios.values()), 2 * GRACE)
-        for scenario in self.scenarios.values():
+        self._turn(lambda: any(scenario.running for scenario in scenarios), 2 * GRACE)
+        for scenario in scenarios:
             scenario.abandon()
         self._turn(lambda: self.releasing > 0, LETTING_GO)
 
@@ -239,7 +244,8 @@ class ScenarioManager:
         return document.make({one.name: Parts(one.code, one.conf, one.entries) for one in chosen})
 
     def import_(self, given: Any, replace: bool, done: Done) -> None:
-        """Take the scenarios of a document, all or none; ``done`` follows when they are on the disk.
+        """Take the scenarios of a document, all or none, and none of them active: whoever takes them looks at them
+        first. ``done`` follows when they are on the disk.
 
         :param replace: those are replaced that are there already
         :raises VerbError: it cannot be taken; code that does not compile is told to ``done``
@@ -249,7 +255,9 @@ class ScenarioManager:
         if taken and not replace:
             raise VerbError(MDP.CONFLICT, f"there is {', '.join(taken[:20])} already; say replace to replace it")
         merged = {
-            name: self._merged(name, {"code": parts.code, "conf": parts.conf, "entries": parts.entries})
+            name: self._merged(
+                name, {"code": parts.code, "conf": {**parts.conf, "active": False}, "entries": parts.entries}
+            )
             for name, parts in found.items()
         }
         codes = {name: parts.code for name, parts in found.items()}
@@ -267,14 +275,17 @@ class ScenarioManager:
     def fire(self, name: str, cause: Cause) -> bool:
         """Run a scenario because of something; whether it runs, or will."""
         scenario = self.scenarios.get(name)
-        return scenario is not None and not self._stopped and scenario.fire(cause)
+        return scenario is not None and not self.stopped and scenario.fire(cause)
 
     def run_by_hand(self, name: str) -> None:
         """Run a scenario.
 
         :raises VerbError: 404, or 409: it runs already, or is paused
         """
-        self.find(name).fire({"by": "hand"})
+        scenario = self.find(name)
+        if name in self._leaving:
+            raise VerbError(MDP.CONFLICT, f"a {name} that was deleted has not ended yet; try again")
+        scenario.fire({"by": "hand"})
 
     def stop(self, name: str) -> None:
         """End the run of a scenario.
@@ -287,11 +298,15 @@ class ScenarioManager:
         scenario.stop("stopped by hand")
 
     def ended(self, scenario: Scenario) -> None:
-        """A run is over."""
-        if scenario.name in self._renew:
-            self._renew.discard(scenario.name)
-            if self.scenarios.get(scenario.name) is scenario and not self._stopped:
-                scenario.arm()
+        """A run is over: what is new under its name may begin."""
+        if self._leaving.get(scenario.name) is scenario:
+            del self._leaving[scenario.name]
+        elif scenario.name not in self._renew:
+            return
+        self._renew.discard(scenario.name)
+        new = self.scenarios.get(scenario.name)
+        if new is not None and not self.stopped:
+            new.arm()
 
     def about(self, cause: Cause) -> Cause:
         """What a run is told of why it runs; with the times of the sun today (Unix, s), where they are known."""
@@ -364,8 +379,6 @@ class ScenarioManager:
         if unknown:
             raise VerbError(MDP.BAD_REQUEST, f"{', '.join(unknown[:5])}: a scenario has conf, entries and code")
         before = self.scenarios.get(name)
-        if before is None and len(self.scenarios) >= MOST:
-            raise VerbError(MDP.BAD_REQUEST, f"there are {MOST} scenarios already; delete one first")
         found = Parts("", {}, {}) if before is None else Parts(before.code, before.conf, before.entries)
         for part, value in parts.items():
             setattr(found, part, value)
@@ -395,6 +408,11 @@ class ScenarioManager:
 
     def _keep(self, parts: dict[str, Parts], done: Done | None = None) -> None:
         """Put scenarios on the disk, then have them so."""
+        # What is on its way to the disk counts too.
+        known = {section.removeprefix(SECTION) for section in self.core.state.sections(SECTION) if section != MAIN}
+        if len(known | parts.keys()) > MOST and not parts.keys() <= known:
+            self._refuse(f"there can be {MOST} scenarios, and there are {len(known)}; delete some first", done)
+            return
         changes: Changes = {(MAIN, "keys"): sorted({*self.scenarios, *parts})}
         if self.core.state.get(MAIN, "conf") is None:
             changes[MAIN, "conf"] = {}
@@ -416,10 +434,14 @@ class ScenarioManager:
         try:
             self.core.state.put(changes, written)
         except ValueError as error:
-            # It may be called when the verb has returned, so that nobody else would hear of it.
-            if done is None:
-                raise
-            done(VerbError(MDP.BAD_REQUEST, str(error)))
+            self._refuse(str(error), done)
+
+    def _refuse(self, reason: str, done: Done | None) -> None:
+        """Refuse a change; the verb may have returned, so that nobody else would hear of it."""
+        error = VerbError(MDP.BAD_REQUEST, reason)
+        if done is None:
+            raise error
+        done(error)
 
     def _apply(self, name: str) -> None:
         """Have a scenario as core's memory has it: what runs of it as it was is stopped first."""
@@ -436,13 +458,13 @@ class ScenarioManager:
         if scenario is not None and before != (list(found.settings.schedule), found.settings.active):
             # Other times, or a rest: what passed before is not missed.
             self.core.state.put(self._unscheduled(found))
-        if self._stopped:
+        if self.stopped:
             return
         if found.running:
             self._renew.add(name)
             if found.state != STOPPING:
                 found.stop("it was changed")
-        else:
+        elif name not in self._leaving:
             found.arm()
         found.tell()
 
@@ -456,9 +478,11 @@ class ScenarioManager:
     def _drop(self, name: str) -> None:
         scenario = self.scenarios.pop(name)
         self._unscheduled(scenario)
+        scenario.untell()
         scenario.disarm()
         scenario.stop("it was deleted")
-        scenario.untell()
+        if scenario.running:
+            self._leaving[name] = scenario
 
     def _unscheduled(self, scenario: Scenario) -> Changes:
         """Fire it at no time; the changes that forget at which it was."""

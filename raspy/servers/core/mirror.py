@@ -2,6 +2,9 @@
 
 A change goes there once it is on core's own disk. What was changed there, as by restoring a backup, is taken over,
 unless a change made here has not reached it yet. What the store has lost it gets again.
+
+A variable is nearly always newer here, as it is sent seldom. So it is sent with the version that the store had when it
+was looked at last: one that was changed there since, as by restoring a backup, is taken over all the same.
 """
 
 from __future__ import annotations
@@ -43,6 +46,18 @@ class Exported(msgspec.Struct):
     services: dict[str, dict[str, dict[str, msgspec.Raw]]]
 
 
+class Listed(msgspec.Struct):
+    """What ``list`` answers of a section: the versions of its keys."""
+
+    keys: dict[str, int]
+
+
+class Stored(msgspec.Struct):
+    """What ``set`` answers; ``delete`` says nothing of a version."""
+
+    version: int = 0
+
+
 class Mirror:
     """Sends what is new here, and takes what is new there. Everything here is called on the loop.
 
@@ -65,6 +80,11 @@ class Mirror:
         self._queue: list[Name] = []
         self._sent: dict[Name, Entry] = {}
         self._variables_after = 0.0
+        self._versions: dict[Name, int] = {}
+        """Of variables, as the store was known to have them last; without one it is not asked for any."""
+        self._listed: dict[Name, int] = {}
+        self._moved: set[Name] = set()
+        """Variables that have another version there."""
         self._refused: dict[Name, str] = {}
         """What the store has refused; it is asked again at the next look."""
         self._bad: dict[Name, str] = {}
@@ -134,7 +154,7 @@ class Mirror:
             self._send(name, entry)
             return
         self._note_sent()
-        self._ask("export", [self.service], self._exported)
+        self._ask("list", [self.service, VARIABLE], self._have_versions)
 
     def _send(self, name: Name, entry: Entry) -> None:
         words = [self.service, *name]
@@ -142,12 +162,19 @@ class Mirror:
         if entry.value is not None:
             verb = "set"
             words.append(msgspec.json.encode(entry.value).decode())
+            if name[0] == VARIABLE:
+                # Without an answer it is not known what the store has, so that the next time it is asked for nothing.
+                version = self._versions.pop(name, 0)
+                words += [str(version)] if version else []
         self._ask(verb, words, lambda reply: self._pushed(name, entry, reply))
 
     def _pushed(self, name: Name, entry: Entry, reply: list[bytes]) -> None:
         if reply[-1] == MDP.OK:
             self._sent[name] = entry
             self._seen.pop(name, None)
+            self._know(name, msgspec.json.decode(reply[0], type=Stored).version)
+        elif reply[-1] == MDP.CONFLICT and name[0] == VARIABLE:
+            self._moved.add(name)
         elif reply[-1] in (MDP.BAD_REQUEST, MDP.ERROR):
             # Only this one is at fault; the others go on.
             self._refused[name] = _text(reply)
@@ -164,6 +191,20 @@ class Mirror:
                 entries[name] = None if entry.value is None else Entry(entry.value, False)
         self._sent.clear()
         self.state.keep(entries)
+
+    def _know(self, name: Name, version: int) -> None:
+        if name[0] == VARIABLE and version:
+            self._versions[name] = version
+        else:
+            self._versions.pop(name, None)
+
+    def _have_versions(self, reply: list[bytes]) -> None:
+        if reply[-1] != MDP.OK:
+            self._over(_text(reply))
+            return
+        keys = msgspec.json.decode(reply[0], type=Listed).keys
+        self._listed = {(VARIABLE, key): version for key, version in keys.items()}
+        self._ask("export", [self.service], self._exported)
 
     def _exported(self, reply: list[bytes]) -> None:
         if reply[-1] != MDP.OK:
@@ -182,9 +223,15 @@ class Mirror:
     def _compare(self, found: dict[Name, bytes]) -> None:
         """Take what is new in the store; send again what it does not have."""
         taken: dict[Name, Entry] = {}
+        skipped = False
         for name, raw in found.items():
             entry = self.state.find(name)
-            mine = (entry is not None and entry.pending) or self.state.is_flying(name)
+            if self.state.is_flying(name):
+                skipped = True
+                continue
+            mine = entry is not None and entry.pending
+            if name[0] == VARIABLE:
+                mine = self._is_newer_here(name, mine)
             ours = entry is not None or self.state.wants(name[0])
             if ours and not mine and self._seen.get(name) != hash(raw):
                 self._seen[name] = hash(raw)
@@ -193,6 +240,9 @@ class Mirror:
             del self._seen[gone]
         for gone in [name for name in self._bad if name not in found]:
             del self._bad[gone]
+        for gone in [name for name in self._versions if name not in found]:
+            self._know(gone, 0)
+        self._moved.clear()
         lost = {
             name: Entry(entry.value, True)
             for name, entry in self.state.entries()
@@ -203,7 +253,18 @@ class Mirror:
         self.wanted = False
         if taken:
             self.server.guard(self.state.on_taken, set(taken))
-        self._over("")
+        # What is on its way to the disk is compared soon.
+        self._over("", RETRY if skipped else None)
+
+    def _is_newer_here(self, name: Name, waits: bool) -> bool:
+        """Whether a variable that waits for being sent holds; not when another than was known is in the store."""
+        if waits and name not in self._moved:
+            return True
+        self._know(name, self._listed.get(name, 0))
+        if waits:
+            MDP.logger.warning("%s was changed here, and then in %s, which is what holds", "/".join(name), STORE)
+            self._seen.pop(name, None)
+        return False
 
     def _take(self, name: Name, raw: bytes, taken: dict[Name, Entry]) -> None:
         """See whether an entry of the store is another one than here, and can be taken over."""
@@ -216,8 +277,11 @@ class Mirror:
                 self.server.report(error, f"{'/'.join(name)} from {STORE}")
             self._bad[name] = str(error)[:SHOWN]
         else:
+            before = self.state.find(name)
             if entry is not None:
                 taken[name] = entry
+            elif before is not None and before.pending:
+                self.state.keep({name: Entry(before.value, False)})
 
     def _ask(self, verb: str, words: list[str], done: Callable[[list[bytes]], None]) -> None:
         def answered(reply: list[bytes] | None) -> None:

@@ -59,7 +59,8 @@ class Nursery:
 
     def serve(self) -> None:
         """Until core closes its end."""
-        self._set(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # When core dies the socket is closed; killed itself, this process could not sweep. It may stand still, though.
+        self._set(PR_SET_PDEATHSIG, signal.SIGCONT)
         self._set(PR_SET_CHILD_SUBREAPER, 1)
         self._set(PR_SET_NO_NEW_PRIVS, 1)
         try:

@@ -24,15 +24,15 @@ class Release:
     def __init__(self, core: Core, devices: list[str], by: str) -> None:
         self._core = core
         self._left = len(devices)
-        self._callers = []
+        self._callers: dict[str, BusCaller] = {}
         core.scenarios.releasing += self._left
         for device in devices:
-            # One for each: a server that does not answer must not keep an output of another one on.
-            one = caller(core)
-            self._callers.append(one)
+            # A connection for each server: one that does not answer must not keep an output of another one on.
+            service = service_of(device)
+            one = self._callers[service] = self._callers.get(service) or caller(core)
             body = exec_frames(device.split(".", 2)[2], "release", by, None, by)
             try:
-                one.call(service_of(device), body, self._done, TIMEOUT)
+                one.call(service, body, self._done, TIMEOUT)
             except MDP.ClientError:
                 self._done(None)
 
@@ -43,7 +43,7 @@ class Release:
             self._core.call_later(0.0, self._close)
 
     def _close(self) -> None:
-        for one in self._callers:
+        for one in self._callers.values():
             one.close()
 
 

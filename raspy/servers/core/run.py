@@ -8,12 +8,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from raspy.servers.core.limits import Limits, Window
-from raspy.servers.core.scene import INTERRUPT, MESSAGE
+from raspy.servers.core.scene import INTERRUPT, MEMORY, MESSAGE
 
 if TYPE_CHECKING:
     from raspy.common.executive import Timer
@@ -43,7 +44,8 @@ class End(msgspec.Struct, frozen=True):
     "limit": it used more than it may. "lost": its process is gone through no fault of its own, or never began.
 
     ``line`` is the last one of the scenario's own that was reached; ``error`` the exception's class; ``outside``:
-    it is one of the family of :class:`raspy.servers.core.scene.Outside`.
+    it is one of the family of :class:`raspy.servers.core.scene.Outside`. ``memory`` is JSON for the next run, None:
+    the same as this one was given.
     """
 
     how: How
@@ -52,6 +54,7 @@ class End(msgspec.Struct, frozen=True):
     error: str = ""
     traceback: str = ""
     outside: bool = False
+    memory: str | None = None
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class Word(msgspec.Struct, frozen=True):
     error: str = ""
     traceback: str = ""
     outside: bool = False
+    memory: Annotated[str, Meta(max_length=MEMORY)] | None = None
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -116,6 +120,11 @@ class Child:
         self._cpu, self._cpu_before = Window(), 0.0
         self._verdict: End | None = None
         self.word: Word | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether it can have done anything."""
+        return self.pid != 0 or self._taken > 0
 
     def stop(self, grace: float = 5.0) -> None:
         """Ask it to end; after half of ``grace`` s interrupt it, after all of it kill it. Harmless when repeated."""
@@ -365,7 +374,7 @@ OnCall = Callable[[Child, int, str, list[Any]], None]
 def _told(word: Word | None) -> End | None:
     if word is None:
         return None
-    return End(word.how, word.reason, word.line, word.error, word.traceback, word.outside)
+    return End(word.how, word.reason, word.line, word.error, word.traceback, word.outside, word.memory)
 
 
 def _unspoken(code: int) -> End:

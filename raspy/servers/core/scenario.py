@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from raspy.common import MDP
 from raspy.common.verbs import VerbError
+from raspy.servers.core.arming import RATE, Arming, Rate
 from raspy.servers.core.calls import Calls
 from raspy.servers.core.limits import Tail
 from raspy.servers.core.parts import Conf, Entry, check_code, parse_conf, parse_entries
-from raspy.servers.core.triggers import Cause, Change, Threshold
+from raspy.servers.core.telling import Teller
+from raspy.servers.core.triggers import Cause
 
 if TYPE_CHECKING:
     from raspy.common.executive import Timer
@@ -38,14 +40,12 @@ FAILURES = 5
 LONG = 60.0
 """Seconds of a run after which a failure is a new one, and not one more of the same."""
 BACK_OFF, LONGEST_BACK_OFF = 1.0, 60.0
-BURST, RATE = 20.0, 2.0
-"""Starts of one scenario at once, and per second; those above wait for their turn."""
 UNUSABLE = ("StaleValue", "ErrorValue", "NoValue")
 """Exceptions of a value that cannot be believed."""
 SHOWN = 300
 """Characters of a reason."""
-TELL = 0.5
-"""Seconds between two publications of a scenario's state."""
+UNUSABLE_PARTS = "it cannot be used: "
+TOO_OFTEN = f"it is fired more than {RATE:g} times a second"
 
 
 class Scenario:
@@ -79,17 +79,21 @@ class Scenario:
         self._child: Child | None = None
         self._calls: Calls | None = None
         self._began = 0.0
-        self._triggers: list[Change | Threshold] = []
-        self._tripped: dict[str, bool] = {}
+        self._memory = ""
+        """What the last run has left for the next one, JSON."""
+        self._remembers = False
+        """The present run may leave something."""
+        self._arming = Arming(publisher, self.fire, self._keep)
         self._armed = False
         self._again: Cause | None = None
-        self._gone = False
+        """Fired while it runs."""
+        self._due: Cause | None = None
+        """Fired, and to be started when the timer says so."""
         self._back_off = BACK_OFF
         self._timer: Timer | None = None
         self._unwatch: Any = None
-        self._tokens, self._filled = BURST, time.monotonic()
-        self._telling: Timer | None = None
-        self._told = -TELL
+        self._rate = Rate()
+        self._teller = Teller(name, publisher, self.to_dict)
 
     # What it is made of
 
@@ -105,7 +109,7 @@ class Scenario:
     def load(self, store: State) -> bool:
         """Take its parts from core's memory; whether there are any.
 
-        What is wrong with them pauses it.
+        What is wrong with them pauses it; they are shown, exported and changed as they are.
         """
         kept = store.section(SECTION + self.name)
         if not kept:
@@ -114,17 +118,34 @@ class Scenario:
             self.set(kept.get("code", ""), kept.get("conf", {}), kept.get("entries", {}), self._host)
         except VerbError as error:
             self.settings, self.keys = Conf(), {}
-            self._become(PAUSED, f"it cannot be used: {error}"[:SHOWN])
+            self.code, self.conf, self.entries = (
+                kept[part] if isinstance(kept.get(part), kind) else kind()
+                for part, kind in (("code", str), ("conf", dict), ("entries", dict))
+            )
+            self._become(PAUSED, f"{UNUSABLE_PARTS}{error}"[:SHOWN])
+            if self._core is not None and self._core.scenarios.begun:
+                self._tell_paused()
             return True
         state = store.get(STATES, self.name, {})
         self.failures = int(state.get("failures", 0))
-        self._tripped = dict.fromkeys(state.get("tripped", []), True)
+        self._arming.load(state)
         paused = str(state.get("paused", ""))
         if paused:
             self._become(PAUSED, paused)
         elif self.state == PAUSED:
             self._become(self._rest_state, "")
         return True
+
+    def review(self) -> None:
+        """Tell what is wrong with it as core begins: that it cannot be used, or that core's end has cut it off."""
+        core = self._core
+        assert core is not None
+        if self.state == PAUSED and self.reason.startswith(UNUSABLE_PARTS):
+            self._tell_paused()
+        cut = core.state.get(STATES, self.name, {}).get("open", [])
+        if cut:
+            self._tell_unrepeated(cut, "core ended before it did")
+            self._keep()
 
     def store(self, store: State) -> None:
         """Put its parts into core's memory."""
@@ -157,11 +178,7 @@ class Scenario:
         if core is None or not core.scenarios.begun or not self.settings.active or self.state == PAUSED:
             return
         self._armed = True
-        for name, entry in self.keys.items():
-            if entry.fire == "change":
-                self._triggers.append(Change(name, entry, core.values, self.fire))
-            elif entry.fire is not None:
-                self._triggers.append(self._threshold(name, entry))
+        self._arming.set(self.keys)
         core.scenarios.schedule(self)
         if self.state == OFF:
             self._become(IDLE, "")
@@ -172,9 +189,7 @@ class Scenario:
         """Have nothing fire it but a hand, and start it no more."""
         self._armed = False
         self._again = None
-        triggers, self._triggers = self._triggers, []
-        for trigger in triggers:
-            trigger.close()
+        self._arming.close()
         self._calm()
         if self.state in (IDLE, WAITING):
             self._become(self._rest_state, "")
@@ -198,13 +213,16 @@ class Scenario:
             self._again = cause
             return True
         if self.state == WAITING and not by_hand:
-            # It runs soon anyway.
+            # It runs soon anyway; if not as what failed, then because of the latest.
+            if self._due is not None:
+                self._due = cause
+            return True
+        if self.state == WAITING and self.reason == TOO_OFTEN:
             return True
         self._calm()
-        wait = self._token()
+        wait = self._rate.take()
         if wait:
-            self._become(WAITING, f"it is fired more than {RATE:g} times a second")
-            self._timer = self._core.call_later(wait, self.run, cause)
+            self._start_later(wait, cause, TOO_OFTEN)
         else:
             self.run(cause)
         return True
@@ -216,6 +234,8 @@ class Scenario:
             return
         self._calm()
         self.cause = core.scenarios.about(cause or {"by": "hand"})
+        self._arming.begin()
+        self._remembers = True
         self.runs += 1
         self._began = time.monotonic()
         self._calls = calls = Calls(core, self.name, self.keys, self._say)
@@ -223,16 +243,20 @@ class Scenario:
             "entries": {name: entry.key for name, entry in self.keys.items()},
             "settings": self.settings.settings,
             "cause": self.cause,
+            "memory": self._memory,
         }
         self._child = core.nursery.run(
             self.name, self.code, scope, self.settings.limits.limits(), calls.take, self.output.add, self._ended
         )
         self._become(RUNNING, "")
-        self._event("fired", by=self.cause.get("by"))
+        self._teller.event("fired", by=self.cause.get("by"))
 
     def stop(self, why: str, grace: float | None = None) -> None:
         """End its run: it is asked to, then killed. What it holds is let go. Harmless when it does not run."""
         self._again = None
+        # What core's own end cuts off, the next start is to find.
+        if self._core is not None and not self._core.scenarios.stopped and self._arming.rest():
+            self._keep()
         self._calm()
         if self._child is not None:
             self._become(STOPPING, why)
@@ -261,9 +285,13 @@ class Scenario:
             self._become(self._rest_state, "")
 
     def _ended(self, end: End) -> None:
-        calls, self._calls, self._child = self._calls, None, None
-        stopped, reason = self.state == STOPPING, self.reason
+        child, self._child = self._child, None
+        calls, self._calls = self._calls, None
+        core = self._core
+        assert child is not None
         assert calls is not None
+        assert core is not None
+        stopped, reason = self.state == STOPPING, self.reason
         # What is left on after a good end was meant to be: for as long as its lease.
         calls.close(release=stopped or end.how != "finished")
         took = time.monotonic() - self._began
@@ -278,21 +306,36 @@ class Scenario:
             self.last["line"] = end.line
         if end.traceback:
             self.traceback = end.traceback
+        if end.memory is not None and self._remembers:
+            self._memory = end.memory
         again, self._again = self._again, None
         if stopped or end.how in ("finished", "stopped"):
-            if self.failures and not stopped:
-                self.failures = 0
-                self._keep()
-            self._back_off = BACK_OFF
-            self._become(self._rest_state, "finished" if not stopped else reason)
-            self._event(self.last["how"], reason=self.last["reason"], took=self.last["took"])
+            self._rested(stopped, end, reason)
+        elif end.how == "lost" and not child.began and self._armed:
+            # It cannot have done anything.
+            self._arming.undo()
+            self._tell_failed(end, told, took)
+            self._start_later(self._longer(), self.cause, told)
         else:
             self._failed(end, told, took, calls.unusable)
-        core = self._core
-        assert core is not None
         core.scenarios.ended(self)
         if again is not None and self._armed and not self.running:
             self.fire(again)
+
+    def _rested(self, stopped: bool, end: End, reason: str) -> None:
+        """It did what it should, or was stopped."""
+        core = self._core
+        assert core is not None
+        assert self.last is not None
+        well = self.failures and not stopped
+        if well:
+            self.failures = 0
+        cut = core.scenarios.stopped and end.how != "finished"
+        if (not cut and self._arming.end()) or well:
+            self._keep()
+        self._back_off = BACK_OFF
+        self._become(self._rest_state, reason if stopped else "finished")
+        self._teller.event(self.last["how"], reason=self.last["reason"], took=self.last["took"])
 
     def _failed(self, end: End, told: str, took: float, unusable: str) -> None:
         """It did not end well: start it again, if it is to run always, or pause it."""
@@ -303,24 +346,41 @@ class Scenario:
         outside = end.outside or end.how == "lost"
         if not outside:
             self.failures = self.failures + 1 if took < LONG else 1
-        MDP.logger.warning("scenario %s: %s: %s", self.name, end.how, told)
-        self._event("failed", how=end.how, reason=told, line=end.line, took=round(took, 3), outside=outside)
+        self._tell_failed(end, told, took)
+        served = self._arming.end()
         if not outside and self.failures >= FAILURES and self.settings.active:
             self.pause(f"it failed {self.failures} times in a row, last: {told}"[:SHOWN])
             return
-        if not outside:
-            self._keep()
-        if not (self.settings.startup and self._armed):
+        if self.settings.startup and self._armed:
+            self._become(WAITING, told)
+            self._timer = core.call_later(self._longer(), self._restart)
+            if end.error in UNUSABLE and unusable:
+                # At once when the cause is gone, but not while that comes and goes.
+                soonest = self._began + BACK_OFF
+                self._unwatch = core.values.watch(unusable, lambda: self._look(unusable, soonest))
+                self._look(unusable, soonest)
+        else:
             self._become(self._rest_state, told)
-            return
+            if served and end.outside and self._armed:
+                self._arming.rearm(served, self._longer())
+            elif served:
+                self._tell_unrepeated(served, told)
+        if served or not outside:
+            self._keep()
+
+    def _longer(self) -> float:
+        """Seconds until the next try."""
         wait, self._back_off = self._back_off, min(2 * self._back_off, LONGEST_BACK_OFF)
-        self._become(WAITING, told)
-        self._timer = core.call_later(wait, self._restart)
-        if end.error in UNUSABLE and unusable:
-            # At once when the cause is gone, but not while that comes and goes.
-            soonest = self._began + BACK_OFF
-            self._unwatch = core.values.watch(unusable, lambda: self._look(unusable, soonest))
-            self._look(unusable, soonest)
+        return wait
+
+    def _start_later(self, wait: float, cause: Cause, why: str) -> None:
+        assert self._core is not None
+        self._become(WAITING, why)
+        self._due = cause
+        self._timer = self._core.call_later(wait, self._start_due)
+
+    def _start_due(self) -> None:
+        self.run(self._due)
 
     def _look(self, key: str, soonest: float) -> None:
         core = self._core
@@ -342,47 +402,48 @@ class Scenario:
         """Fire it no more, until it is resumed or changed."""
         self.disarm()
         self._become(PAUSED, why)
+        self._arming.rest()
         self._keep()
-        MDP.logger.warning("scenario %s is paused: %s", self.name, why)
-        self._event("paused", reason=why)
+        self._tell_paused()
 
     # What is kept and told
 
     def _keep(self, done: Any = None) -> None:
         """Keep what outlives core: that it failed, was paused, or which thresholds have fired."""
         core = self._core
-        if core is None:
+        if core is None or self._teller.gone:
             return
-        state: dict[str, Any] = {}
+        state = self._arming.to_dict()
         if self.failures:
             state["failures"] = self.failures
         if self.state == PAUSED:
             state["paused"] = self.reason
-        tripped = [name for name, is_so in self._tripped.items() if is_so]
-        if tripped:
-            state["tripped"] = tripped
         core.state.put({(STATES, self.name): state or None}, done)
 
     def forget(self) -> None:
         """It was changed: what it has done says nothing of what it is now."""
-        self._tripped.clear()
+        self._arming.forget()
+        self._memory, self._remembers = "", False
         self.failures, self._back_off = 0, BACK_OFF
         if self.state == PAUSED:
             self._become(self._rest_state, "")
 
-    def _threshold(self, name: str, entry: Entry) -> Threshold:
-        core = self._core
-        assert core is not None
-        assert entry.fire is not None
-        assert entry.fire != "change"
+    def _tell_failed(self, end: End, told: str, took: float) -> None:
+        MDP.logger.warning("scenario %s: %s: %s", self.name, end.how, told)
+        outside = end.outside or end.how == "lost"
+        self._teller.event("failed", how=end.how, reason=told, line=end.line, took=round(took, 3), outside=outside)
 
-        def keep(tripped: bool, then: Any) -> None:
-            self._tripped[name] = tripped
-            # On the disk first, so that it fires once whatever happens; whether the disk took it or not.
-            self._keep(lambda error: then())
+    def _tell_paused(self) -> None:
+        self._teller.event("paused", reason=self.reason)
+        self._teller.alert(
+            "Paused", f"{self.name} is paused, and does nothing until somebody has looked: {self.reason}"
+        )
 
-        tripped = self._tripped.get(name, False)
-        return Threshold(name, entry, entry.fire, core.values, core, tripped, keep, self.fire)
+    def _tell_unrepeated(self, entries: list[str], why: str) -> None:
+        names = ", ".join(entries)
+        self._teller.alert(
+            "Not repeated", f"{self.name} was fired by {names}, and {why}: it is not fired again before that was back"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What the tree shows of it."""
@@ -402,25 +463,11 @@ class Scenario:
 
     def tell(self) -> None:
         """Put its state on the tree, soon."""
-        if self._core is None or self._telling is not None or self._gone:
-            return
-        wait = self._told + TELL - time.monotonic()
-        self._telling = self._core.call_later(max(wait, 0.0), self._tell_now)
+        self._teller.soon()
 
     def untell(self) -> None:
         """Take it off the tree: there is no such scenario any more."""
-        self._gone = True
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
-        if self._core is not None:
-            self._core.publish(f"/scenario/{self.name}", b"")
-
-    def _tell_now(self) -> None:
-        self._telling = None
-        self._told = time.monotonic()
-        if self._core is not None:
-            self._core.publish(f"/scenario/{self.name}", self.to_dict())
+        self._teller.remove()
 
     def _become(self, state: str, reason: str) -> None:
         if state != self.state:
@@ -428,15 +475,12 @@ class Scenario:
         self.state, self.reason = state, reason
         self.tell()
 
-    def _event(self, what: str, **fields: Any) -> None:
-        if self._core is not None:
-            self._core.event("scenario", self.name, state=what, **fields)
-
     def _say(self, line: str) -> None:
         self.output.add(line + "\n")
 
     def _calm(self) -> None:
         """Start it no more by itself."""
+        self._due = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -446,10 +490,3 @@ class Scenario:
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
-
-    def _token(self) -> float:
-        """Seconds to wait before the next start."""
-        now = time.monotonic()
-        self._tokens = min(self._tokens + (now - self._filled) * RATE, BURST) - 1
-        self._filled = now
-        return max(-self._tokens / RATE, 0.0)

@@ -18,7 +18,11 @@ changes, or after ``timeout`` s with ``reading`` null; ``set [name, value]``; ``
 
 from __future__ import annotations
 
+import _thread
 import builtins
+import errno
+import gc
+import io
 import json
 import linecache
 import os
@@ -41,6 +45,8 @@ TOLD = 500
 """Characters of a reason, and of an exception's name, at most."""
 WATCH = 60.0
 """Seconds that one question for a change waits at most."""
+MEMORY = 4096
+"""Bytes of JSON that a run may leave to the next one."""
 
 
 class ScenarioError(ValueError):
@@ -79,7 +85,12 @@ class Stopping(BaseException):
     """The scenario was asked to stop and did not look at ``stopping()``. ``except Exception`` lets it pass."""
 
 
+PROGRAMS = frozenset(("os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"))
+"""Events of sys.addaudithook."""
+ALONE = "a scenario can start neither threads nor other programs"
 ERRORS = (ScenarioError, Outside, Unusable, StaleValue, ErrorValue, NoValue, CommandRefused, CommandLost)
+NOTHING = "{}"
+"""An empty memory."""
 KINDS: dict[str, type[Exception]] = {error.__name__: error for error in ERRORS}
 QUALITIES: dict[str, type[Unusable]] = {"stale": StaleValue, "error": ErrorValue}
 
@@ -110,9 +121,8 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
         self._calls = 0
+        self._waiting = False
         self.asked_to_stop = False
         self.knows = False
         """The code has seen that it is to stop."""
@@ -123,13 +133,13 @@ class Channel:
 
         :raises ScenarioError: an argument cannot be sent, or core says so; and the others of ``ERRORS``
         """
-        return self._answer(self._ask(method, arguments), stoppable=False)
+        return self._ask(method, arguments, stoppable=False)
 
     def watch(self, entry: str, version: Any, timeout: float) -> dict[str, Any] | None:
         """Ask for a change of an entry; None when the scenario is to stop first."""
         if self.asked_to_stop:
             return None
-        answer: dict[str, Any] | None = self._answer(self._ask("watch", (entry, version, timeout)), stoppable=True)
+        answer: dict[str, Any] | None = self._ask("watch", (entry, version, timeout), stoppable=True)
         return answer
 
     def pause(self, seconds: float) -> None:
@@ -144,7 +154,7 @@ class Channel:
 
     def look(self) -> bool:
         """Whether the scenario is to stop; the code knows it from now on."""
-        while not self.asked_to_stop and self._poll.poll(0):
+        while not self.asked_to_stop and self._ready(0):
             self._hear(0)
         self.knows = self.asked_to_stop
         return self.asked_to_stop
@@ -181,24 +191,33 @@ class Channel:
         except OSError:
             os._exit(os.EX_UNAVAILABLE)  # core is gone
 
-    def _ask(self, method: str, arguments: tuple[Any, ...]) -> int:
-        self._calls += 1
-        self.send([self._calls, method, arguments])
-        return self._calls
+    def _ask(self, method: str, arguments: tuple[Any, ...], stoppable: bool) -> Any:
+        if self._waiting:
+            raise ScenarioError(f"{method}: the handler of a signal can ask nothing while another answer is waited for")
+        self._waiting = True
+        try:
+            self._calls += 1
+            call = self._calls
+            self.send([call, method, arguments])
+            while not (stoppable and self.asked_to_stop):
+                heard = self._hear(None)
+                if heard is None or heard[0] != call:
+                    continue  # not waited for any more: it was to stop, or the handler of a signal raised
+                if heard[1]:
+                    raise KINDS.get(heard[1], ScenarioError)(heard[2])
+                return heard[2]
+            return None
+        finally:
+            self._waiting = False
 
-    def _answer(self, call: int, stoppable: bool) -> Any:
-        while not (stoppable and self.asked_to_stop):
-            heard = self._hear(None)
-            if heard is None or heard[0] != call:
-                continue  # an answer that was not waited for, as the scenario was to stop
-            if heard[1]:
-                raise KINDS.get(heard[1], ScenarioError)(heard[2])
-            return heard[2]
-        return None
+    def _ready(self, milliseconds: float | None) -> bool:
+        poll = select.poll()  # another one each time: the handler of a signal may poll meanwhile
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(milliseconds))
 
     def _hear(self, seconds: float | None) -> list[Any] | None:
         """The next message, None when none came in time or it was to stop."""
-        if not self._poll.poll(None if seconds is None else min(seconds, 1e6) * 1000):
+        if not self._ready(None if seconds is None else min(seconds, 1e6) * 1000):
             return None
         try:
             packet = os.read(self._descriptor, MESSAGE + 1)
@@ -248,6 +267,8 @@ def names(name: str, scope: Mapping[str, Any], channel: Channel) -> dict[str, An
         :raises CommandRefused: it did not do it
         :raises CommandLost: it did not answer
         """
+        if since is not None and not since:
+            raise ScenarioError(f"since: {since!r} names no entry, and would guard nothing")
         entries = [since] if isinstance(since, str) else since
         return channel.call("command", device, command, value, seconds, entries)
 
@@ -309,6 +330,7 @@ def names(name: str, scope: Mapping[str, Any], channel: Channel) -> dict[str, An
     entries = MappingProxyType(dict(scope.get("entries") or {}))
     found: dict[str, Any] = {"name": name, "entries": entries}
     found |= {"settings": scope.get("settings") or {}, "cause": scope.get("cause") or {}}
+    found["memory"] = _memory(scope.get("memory") or NOTHING)
     for offered in (get, reading, set, publish, command, fire, wait, sleep, stopping, log, notify):
         found[offered.__name__] = offered
     return found | {error.__name__: error for error in (*ERRORS, Stopping)}
@@ -338,9 +360,12 @@ def play(descriptor: int, packet: bytes) -> NoReturn:
     # Anew: those that are there were made for what their descriptors were before.
     sys.stdout, sys.stderr = _writer(1), _writer(2)
     file = f"<scenario {given['name']}>"
+    _be_alone()
+    found = ((given.get("scope") or {}).get("memory")) or NOTHING
+    module = ModuleType("__main__")
     outcome: dict[str, Any] = {"how": "finished"}
     try:
-        _execute(file, given, channel)
+        _execute(file, given, channel, module)
         signal.signal(INTERRUPT, signal.SIG_IGN)
         if channel.asked_to_stop:
             outcome = {"how": "stopped"}
@@ -348,23 +373,85 @@ def play(descriptor: int, packet: bytes) -> NoReturn:
         signal.signal(INTERRUPT, signal.SIG_IGN)
         _ease()
         outcome = _outcome(error, file)
+    outcome["memory"] = _left(module.__dict__, found)
+    _clear(module.__dict__)
     _tell(channel, outcome)
+
+
+def _be_alone() -> None:
+    """Refuse to start threads and programs as the kernel does where core is not root, and say why."""
+
+    def start(*_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError(f"can't start new thread: {ALONE}")
+
+    def hear(event: str, _: tuple[Any, ...]) -> None:
+        if event in PROGRAMS:
+            raise BlockingIOError(errno.EAGAIN, ALONE)
+
+    for function in dir(_thread):
+        if function.startswith("start_"):
+            setattr(_thread, function, start)
+    sys.addaudithook(hear)
+
+
+def _clear(scope: dict[str, Any]) -> None:
+    """Let go of all that the code has left, so that what it wrote to files which it did not close is in them.
+
+    What was made last goes first: its ``__del__`` may need what was there before.
+    """
+    try:
+        # In this order: a file in a cycle may be closed before what writes to it is.
+        for kind in (io.TextIOWrapper, io.BufferedRandom, io.BufferedWriter):
+            for found in gc.get_objects():
+                if issubclass(type(found), kind):
+                    _flush(kind, found)
+        for name in reversed(list(scope)):
+            scope.pop(name, None)
+        gc.collect()
+    except BaseException:  # noqa: S110 (it is of the owner's code too, which has had its end)
+        pass
 
 
 def _writer(descriptor: int) -> TextIO:
     return open(descriptor, "w", 1, "utf-8", "backslashreplace", closefd=False)
 
 
-def _execute(file: str, given: dict[str, Any], channel: Channel) -> None:
+def _execute(file: str, given: dict[str, Any], channel: Channel, module: ModuleType) -> None:
     code = given.pop("code")
     linecache.cache[file] = (len(code), None, code.splitlines(True), file)
     compiled = compile(code, file, "exec", dont_inherit=True)
     if given.get("check"):
         return
-    module = ModuleType("__main__")
     module.__dict__.update(names(given["name"], given.get("scope") or {}, channel), __builtins__=builtins)
     sys.modules["__main__"] = module
     exec(compiled, module.__dict__)  # noqa: S102 (this is what the process is for)
+
+
+def _memory(text: str) -> Any:
+    """What the run before has left."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _left(scope: Mapping[str, Any], found: str) -> str | None:
+    """What the next run is to find as ``memory``, JSON; None: the same as this one has found."""
+    if "memory" not in scope:
+        return None  # it has not begun
+    try:
+        if not isinstance(scope["memory"], dict):
+            raise TypeError("it is no dict")
+        text = json.dumps(scope["memory"], allow_nan=False)
+        if len(text) > MEMORY:
+            raise ValueError(f"it has {len(text)} bytes of JSON, {MEMORY} is the most")
+        return text if text != found else None
+    except Exception as error:
+        try:
+            sys.stderr.write(f"memory is not kept: {_short(error)}\n")
+        except Exception:  # noqa: S110 (it may be the owner's, and nobody is left to tell)
+            pass
+        return None
 
 
 def _ease() -> None:
@@ -436,6 +523,13 @@ def _traceback(error: BaseException) -> str:
         left += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ())]
     text = "".join(told.format())
     return text if len(text) <= 2 * TEXT else f"{text[:TEXT]}\n[... {len(text) - 2 * TEXT} more]\n{text[-TEXT:]}"
+
+
+def _flush(kind: Any, file: Any) -> None:
+    try:
+        kind.flush(file)
+    except Exception:  # noqa: S110 (it is closed, or its disk is full)
+        pass
 
 
 def _tell(channel: Channel, outcome: dict[str, Any]) -> NoReturn:

@@ -9,6 +9,7 @@ sections whose names begin with :data:`~raspy.servers.core.entries.LOCAL`.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from raspy.common import MDP
 from raspy.common.database import Database, InUse, StorageError
 from raspy.common.server import Server
-from raspy.common.storage import Storage
+from raspy.common.storage import Storage, probe
 from raspy.servers.core.entries import (
     BAD_VALUE,
     LOCAL,
@@ -38,7 +39,9 @@ from raspy.servers.core.mirror import VARIABLE, Mirror
 
 __all__ = ["LOCAL", "Entry", "Name", "State", "StateError"]
 
-ENTRIES = 10_000
+ENTRIES, LOCAL_ENTRIES = 10_000, 20_000
+"""Entries of which the store has a copy, and those of this machine: far more than all jobs and scenarios have, so that
+what they have done can be kept however many variables there are."""
 FULL = f"core keeps at most {ENTRIES} entries; delete some"
 WAITING = 2000
 """Changes that may wait for a disk that hangs."""
@@ -89,8 +92,11 @@ class State:
         that says why it cannot be: then what was there before stays."""
         self.wants: Callable[[str], bool] = is_ours
         """Whether a section that the store has is taken over; others are somebody else's."""
+        self.doubt = ""
+        """Why what was put last before this start may be missing; found out by :meth:`load`."""
         self._sections: dict[str, dict[str, Entry]] = {}
-        self._count = 0
+        self._counts = [0, 0]
+        """Entries of which there is a copy, and those of this machine."""
         self._flying: dict[Name, Put] = {}
         """The last change of each entry that is on its way to the disk."""
         self._disk: dict[Name, Entry | None] = {}
@@ -111,6 +117,11 @@ class State:
         may be there."""
         return self._mirror is not None and self._mirror.wanted
 
+    @property
+    def writable(self) -> bool:
+        """Whether the file took a write at the start, so that what was put last before it can be relied on."""
+        return not self.doubt
+
     def load(self) -> None:
         """Read everything into memory. Called once, before the loop turns, so this waits for the disk.
 
@@ -123,18 +134,27 @@ class State:
         rows: list[Any] | None
         try:
             rows = self._database.read(read_all)
+            self._try_to_write(self._database)
         except InUse:
             raise
         except StorageError as error:
             # As when the file system is read-only, or full.
             rows = read_copy(self._database.path)
+            self.doubt = str(error)
             self.server.condition("state read", str(error))
             self._storage.read(read_all, self._read_late)
         if self._database.notice:
+            self.doubt = self.doubt or self._database.notice
             self.server.condition("state damaged", self._database.notice)
         bad = self._adopt(rows or [])
         if self._mirror is not None:
             self._mirror.wanted = not rows or bool(bad or self._database.notice)
+
+    def _try_to_write(self, database: Database) -> None:
+        try:
+            database.write(lambda connection: probe(connection, []))
+        except (StorageError, sqlite3.Error) as error:
+            self.doubt = str(error)
 
     def start(self) -> None:
         """Begin to talk with the store."""
@@ -179,9 +199,12 @@ class State:
         :raises StateError: a name or a value is none
         """
         values = {name: checked(name, value) for name, value in changes.items()}
-        more = sum(value is not None and self.find(name) is None for name, value in values.items())
-        if more and self._count + more > ENTRIES:
+        more = [name for name, value in values.items() if value is not None and self.find(name) is None]
+        local = sum(name[0].startswith(LOCAL) for name in more)
+        if local < len(more) and self._counts[False] + len(more) - local > ENTRIES:
             raise StateError(FULL)
+        if local and self._counts[True] + local > LOCAL_ENTRIES:
+            raise StateError(f"core keeps at most {LOCAL_ENTRIES} entries of what was done")
         entries: dict[Name, Entry | None] = {}
         for name, value in values.items():
             entry = self.find(name)
@@ -245,10 +268,9 @@ class State:
     def _set(self, entries: Mapping[Name, Entry | None]) -> None:
         for (section, key), entry in entries.items():
             known = self._sections.setdefault(section, {})
-            self._count -= key in known
+            self._counts[section.startswith(LOCAL)] += (entry is not None) - (key in known)
             if entry is not None:
                 known[key] = entry
-                self._count += 1
                 continue
             known.pop(key, None)
             if not known:
@@ -352,7 +374,7 @@ class State:
             raise StateError(f"{'/'.join(name)}: null is no value")
         if entry is not None and same(value, entry.value):
             return None
-        if entry is None and self._count + more >= ENTRIES:
+        if entry is None and self._counts[False] + more >= ENTRIES:
             raise StateError(FULL)
         self.check(*name, value)
         return Entry(value, False)

@@ -68,3 +68,12 @@ def following(name: str, after: float, latitude: float, longitude: float) -> Ite
             yield when
             end = day + LONGEST_WAIT
         day += 1
+
+
+def preceding(name: str, after: float, until: float, latitude: float, longitude: float) -> float | None:
+    """The last time of an event after one moment and not after another, all in Unix s; None when there is none."""
+    for day in range(math.floor(until / DAY) + 1, math.floor(after / DAY) - 2, -1):
+        when = event(name, day, latitude, longitude)
+        if when is not None and when <= until:
+            return when if when > after else None
+    return None

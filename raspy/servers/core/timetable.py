@@ -7,6 +7,7 @@ due by elapsed time, which never jumps but begins anew with each boot. What the 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -122,6 +123,10 @@ class Timetable:
         """Have nothing missed up to now: the job was not active."""
         raise NotImplementedError
 
+    def skip_unknown(self, now: Now) -> None:
+        """Have nothing missed up to now, however the clock is set later: nobody knows what of it was done."""
+        self.skip_to(now)
+
     @property
     def over(self) -> bool:
         """Nothing will ever be due again, unless the clock is corrected."""
@@ -173,13 +178,10 @@ class Calendar(Timetable):
 
     def upcoming(self, now: Now, count: int) -> list[float]:
         times: list[float] = []
-        after: float | None = max(self.memory.through, now.wall)
         if self._at is not None and self._next is not None and self._next <= now.wall < self._at:
             times.append(self._next)
-        while len(times) < count and not self.memory.fired and after is not None:
-            after = self.when.next(after)
-            if after is not None:
-                times.append(after)
+        if not self.memory.fired:
+            times += islice(self.when.instants(max(self.memory.through, now.wall)), count - len(times))
         return times
 
     def skip_to(self, now: Now) -> None:
@@ -188,6 +190,16 @@ class Calendar(Timetable):
             memory.begin = memory.through = now.wall
         memory.seen, memory.seen_elapsed, memory.boot = now.wall, now.elapsed, now.boot
         self._find_next()
+
+    def skip_unknown(self, now: Now) -> None:
+        memory = self.memory
+        if memory.through - now.wall >= CORRECTION:
+            self._set_back(now.wall)
+        self.skip_to(now)
+        # As a job that is made now.
+        memory.unsure, memory.made, memory.early = not now.trusted, now.elapsed, None
+        if now.trusted:
+            memory.lived = joined(memory.lived, (0.0, now.wall))
 
     @property
     def over(self) -> bool:

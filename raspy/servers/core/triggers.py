@@ -114,6 +114,12 @@ class Threshold:
             else:
                 self._wake(min(left, reading.left + SLACK))
 
+    def rearm(self) -> None:
+        """Look as if it had not fired."""
+        if self.tripped:
+            self.tripped = False
+            self.look()
+
     def close(self) -> None:
         """Look no more."""
         self._end()

@@ -67,19 +67,30 @@ class Reading(msgspec.Struct, frozen=True):
         return self.quality == OK
 
 
+class Dated(msgspec.Struct):
+    """What of a body tells how old it is."""
+
+    time: float | None = None
+    max_age: float | None = None
+
+
 class Slot:
     """A key's last body, and when it came."""
 
-    __slots__ = ("at", "body", "changes", "known", "parsed", "wall")
+    __slots__ = ("age", "at", "body", "changes", "doubt", "parsed", "time", "wall")
 
-    def __init__(self, body: bytes, at: float, wall: float, known: bool, changes: int) -> None:
+    def __init__(self, body: bytes, at: float, wall: float, changes: int) -> None:
         self.body = body
         self.at = at
         """Monotonic, s."""
         self.wall = wall
         """Unix, s, of the same moment."""
-        self.known = known
-        """It came when it was published; else it may have stood on the tree before."""
+        self.time: float | None = None
+        """Its own time, Unix, s."""
+        self.age = 0.0
+        """Seconds that it was old when it came, as far as that can be known."""
+        self.doubt = ""
+        """Why it was too old to be believed when it came."""
         self.changes = changes
         self.parsed: Body | None = None
 
@@ -136,14 +147,16 @@ class Values:
                 return Reading(None, "", MISSING, f"there is no {key}", math.inf, 0)
             return Reading(None, "", STALE, "the tree of values is not known: the broker does not answer", math.inf, 1)
         body = self._parsed(slot)
-        age = self._age(slot, body, own)
+        age = self._monotonic() - slot.at
+        if not own and body.time is not None:
+            age += slot.age
         limit = math.inf if body.max_age is None or own else body.max_age
         quality = OK if body.quality is UNSET else body.quality
         reason = body.reason
         if quality == OK and not own and not self.live:
             quality, reason = STALE, "the broker does not answer"
         elif quality == OK and age > limit:
-            quality, reason = STALE, f"nothing came for {age:.0f} s" if slot.known else "it is not known how old it is"
+            quality, reason = STALE, slot.doubt or f"nothing came for {age:.0f} s"
         elif quality not in (OK, STALE):
             quality = ERROR
         good = quality == OK
@@ -179,22 +192,6 @@ class Values:
         """A variable was set, or (an empty body) deleted."""
         self._take(key, body, True)
 
-    def _age(self, slot: Slot, body: Body, own: bool) -> float:
-        """Seconds since the value was measured.
-
-        Its own time tells how old it was when it came, unless one of the clocks was set meanwhile; that is known
-        from times that cannot be. What came as it was published was new then. What stood on the tree already is as
-        old as it may be, so that it is not believed.
-        """
-        since = self._monotonic() - slot.at
-        if own or body.time is None:
-            return since
-        before = slot.wall - body.time
-        limit = math.inf if body.max_age is None else body.max_age
-        if -FUTURE <= before <= limit:
-            return since + max(before, 0.0)
-        return since if slot.known or limit == math.inf else since + limit + FUTURE
-
     def _parsed(self, slot: Slot) -> Body:
         if slot.parsed is None:
             slot.parsed = _parse(slot.body)
@@ -205,9 +202,16 @@ class Values:
             self._take(key, body, self.live)
 
     def _take(self, key: str, body: bytes, known: bool) -> None:
+        """A body came.
+
+        :param known: as it was published; else it may have stood on the tree before
+        """
         self._changes += 1
         if body:
-            self._slots[key] = Slot(body, self._monotonic(), self._wall(), known, self._changes)
+            slot = Slot(body, self._monotonic(), self._wall(), self._changes)
+            if not key.startswith((VARIABLE, EVENT)):
+                _date(slot, self._slots.get(key), known)
+            self._slots[key] = slot
         else:
             self._slots.pop(key, None)
         self._call(list(self._watchers.get(key, ())))
@@ -218,6 +222,39 @@ class Values:
     def _call(self, watchers: list[Watcher]) -> None:
         for watcher in watchers:
             self.loop.guard(watcher)
+
+
+def _date(slot: Slot, before: Slot | None, known: bool) -> None:
+    """Find how old a body was when it came.
+
+    Its own time tells, unless clocks were set: this machine's since the body before came, which its monotonic clock
+    shows; or that of the sender, which goes wrong but steadily, so that from the body before to this one as much time
+    has passed there as here. A time that cannot be for any other reason is one of a reading that came too late, or
+    had stood on the tree for nobody knows how long: it is not believed.
+
+    :param before: what came before of the same key
+    """
+    try:
+        dated = _dates(slot.body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return
+    if dated.time is None:
+        return
+    slot.time = dated.time
+    limit = math.inf if dated.max_age is None else dated.max_age
+    slot.age = age = slot.wall - dated.time
+    if before is not None and known and not -FUTURE <= age <= limit:
+        passed = slot.at - before.at
+        was_set = slot.wall - before.wall - passed
+        if abs(was_set) > FUTURE and -FUTURE <= age - was_set <= limit:
+            slot.age = age - was_set
+        elif before.time is not None and abs(dated.time - before.time - passed) < min(passed / 2, FUTURE):
+            slot.age = 0.0
+    if slot.age > limit and known:
+        slot.doubt = f"it was {slot.age:.0f} s old when it came, or a clock is wrong"
+    elif slot.age > limit or (slot.age < -FUTURE and limit < math.inf):
+        slot.age, slot.doubt = limit + FUTURE, "it is not known how old it is"
+    slot.age = max(slot.age, 0.0)
 
 
 def _parse(body: bytes) -> Body:
@@ -235,3 +272,4 @@ def _parse(body: bytes) -> Body:
 
 
 _decode = msgspec.json.Decoder().decode
+_dates = msgspec.json.Decoder(Dated).decode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from raspy.common import MDP
 from raspy.common.executive import Executive
 from raspy.common.verbs import Later, VerbError, Verbs
 from raspy.servers.core.cron import Cron, CronSettings
+from raspy.servers.core.entries import StateError
 from raspy.servers.core.when import WhenError, parse
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def kept(loop: Executive, act: Callable[[Done], Any], answer: Callable[[], Any])
         PATIENCE,
         later.fail,
         MDP.UNAVAILABLE,
-        f"the disk has not taken it for {PATIENCE:g} s; it holds, and is on the disk later",
+        f"the disk has not taken it for {PATIENCE:g} s; it holds once it has",
     )
 
     def done(error: Exception | None) -> None:
@@ -59,6 +61,9 @@ def kept(loop: Executive, act: Callable[[Done], Any], answer: Callable[[], Any])
 
     try:
         act(done)
+    except StateError as error:
+        waits.cancel()
+        raise VerbError(MDP.BAD_REQUEST, str(error)) from error
     except Exception:
         waits.cancel()
         raise
@@ -69,8 +74,8 @@ def kept(loop: Executive, act: Callable[[Done], Any], answer: Callable[[], Any])
 
 
 def job_of(server: Core, job: Cron, count: int = NEXT) -> dict[str, Any]:
-    """A job as a page or command line shows it; times are Unix time, s."""
-    return job.to_dict() | {"next": server.cron.next(job.name, count)}
+    """A job as a page or command line shows it; times are Unix time, s, to be shown in the time zone ``zone``."""
+    return job.to_dict() | {"next": server.cron.next(job.name, count), "zone": server.place.zone}
 
 
 @CRON.verb(reads=True, name="list_keys")
@@ -132,17 +137,13 @@ def cron_next(server: Core, name: str, count: str = str(NEXT)) -> list[float]:
 @CRON.verb(reads=True, name="check")
 def cron_check(server: Core, when: str) -> dict[str, Any]:
     """Whether a text says when something is to happen, as ``0 8 * * *``, ``@sunset-00:30``, ``every 10m``, ``at
-    2026-12-01T08:00``; and the next three times (Unix time, s)."""
+    2026-12-01T08:00``; and the next three times (Unix time, s), and in which time zone (``zone``)."""
     try:
         parsed = parse(when, server.place)
     except WhenError as error:
-        return {"ok": False, "problem": str(error), "next": []}
-    times: list[float] = []
-    after = server.clock.wall()
-    while len(times) < NEXT and (found := parsed.next(after)) is not None:
-        times.append(found)
-        after = found
-    return {"ok": True, "problem": "", "next": times}
+        return {"ok": False, "problem": str(error), "next": [], "zone": server.place.zone}
+    times = list(islice(parsed.instants(server.clock.wall()), NEXT))
+    return {"ok": True, "problem": "", "next": times, "zone": server.place.zone}
 
 
 # All scenarios
@@ -283,7 +284,7 @@ def get_variable(server: Core, name: str) -> dict[str, Any]:
     if found is None:
         known = ", ".join(server.scenarios.variables()) or "none"
         raise VerbError(MDP.NOT_FOUND, f"no variable {name[:80]!r}; known are {known[:1000]}")
-    return dict(found)
+    return {"value": found["value"], "time": found["time"]}
 
 
 @VARIABLE.verb(name="set")

@@ -55,6 +55,11 @@ class Wait:
             }
         self._answer({"version": reading.version, "reading": found})
 
+    def give_up(self) -> None:
+        """Answer at once that nothing has changed."""
+        self.close()
+        self._answer({"version": self._version, "reading": None})
+
     def close(self) -> None:
         """Wait no more."""
         self._unwatch()

@@ -1,25 +1,38 @@
 """When a job is due: cron expressions, events of the sun, intervals and single times.
 
-:func:`parse` makes a :class:`When` of a text; its kinds are told in docs/cron.rst. A cron expression is matched by
-cronsim against local time without a zone. What a change of the clocks skips or doubles is decided here, as
-Debian's cron does (cron(8)): a job with a wildcard minute or hour follows the local clock as it is, any other runs
-once, and at the end of the gap when its time is skipped. cronsim's own way of doing so loses firings where the clocks
-change by half an hour.
+:func:`parse` makes a :class:`When` of a text; its kinds are told in docs/cron.rst. A cron expression is read by
+cronsim, which tells the days that it is for; from day to day it is gone here, forward or back, in local time without a
+zone. What a change of the clocks skips or doubles is decided here, as Debian's cron does (cron(8)): a job with a
+wildcard minute or hour follows the local clock as it is, any other runs once, and at the end of the gap when its time
+is skipped. cronsim's own way of doing so loses firings where the clocks change by half an hour.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 
 from cronsim import CronSim, CronSimError
 
 from raspy.common import MDP
+from raspy.servers.core.localtime import (
+    DAY,
+    EPOCH,
+    ONE_DAY,
+    last_change,
+    naive,
+    next_change,
+    offset_at,
+    unix,
+)
 
 LONGEST_TEXT = 200
 """Characters of an expression."""
-DAY = 86400.0
+EPOCH_DAY = EPOCH.toordinal()
+BEGIN, LONGEST_WAIT = 30 * 365 * DAY, 50 * 366 * DAY
+"""Local seconds: an expression that matches nothing in fifty years from then never will. The 29th of February is a
+given day of the week each 28 or, over 2100, 40 years."""
 LATEST = 7258118400.0
 """2200-01-01, Unix s: nothing is due later, and no clock is believed that says so."""
 
@@ -66,6 +79,12 @@ class Place:
         self.latitude = latitude
         self.longitude = longitude
 
+    @property
+    def zone(self) -> str:
+        """The name of the time zone, as ``Europe/Paris``; empty when it has none that another machine knows."""
+        name: str = getattr(self.tz, "key", None) or ("UTC" if self.tz is UTC else "")
+        return "" if name == "localtime" else name
+
 
 class When:
     """The instants of one expression, in Unix s, all of them whole seconds."""
@@ -88,25 +107,7 @@ class When:
 
     def last(self, after: float, until: float) -> float | None:
         """The last instant after ``after`` and not after ``until``; None when there is none."""
-        if self._first(after, until) is None:
-            return None
-        early, late, span = after, until, 60.0
-        while until - span > after:
-            if self._first(until - span, until) is not None:
-                early = until - span
-                break
-            late = until - span
-            span *= 4
-        while late - early > 1:
-            middle = (early + late) / 2
-            if self._first(middle, until) is not None:
-                early = middle
-            else:
-                late = middle
-        found = early
-        while (further := self._first(found, until)) is not None:
-            found = further
-        return found
+        raise NotImplementedError
 
     def count(self, after: float, until: float, limit: int) -> int:
         """How many instants lie after ``after`` and not after ``until``; at most ``limit`` are counted."""
@@ -116,10 +117,6 @@ class When:
                 break
             number += 1
         return number
-
-    def _first(self, after: float, until: float) -> float | None:
-        instant = self.next(after)
-        return None if instant is None or instant > until else instant
 
 
 class Every(When):
@@ -141,6 +138,10 @@ class Every(When):
             after += self.period
             yield after
 
+    def last(self, after: float, until: float) -> float | None:
+        number = (until - after) // self.period
+        return after + number * self.period if number >= 1 else None
+
 
 class At(When):
     """A single instant.
@@ -159,6 +160,9 @@ class At(When):
     def instants(self, after: float) -> Iterator[float]:
         if after < self.instant:
             yield self.instant
+
+    def last(self, after: float, until: float) -> float | None:
+        return self.instant if after < self.instant <= until else None
 
 
 class SunEvent(When):
@@ -184,7 +188,18 @@ class SunEvent(When):
 
         if -DAY < after < LATEST:
             for event in sun.following(self.name, after - self.offset, self.latitude, self.longitude):
+                if event + self.offset >= LATEST:
+                    break
                 yield event + self.offset
+
+    def last(self, after: float, until: float) -> float | None:
+        from raspy.servers.core import sun
+
+        if not -DAY < after < LATEST:
+            return None
+        until = min(until, LATEST - 1)
+        event = sun.preceding(self.name, after - self.offset, until - self.offset, self.latitude, self.longitude)
+        return None if event is None else event + self.offset
 
 
 class CronExpression(When):
@@ -204,37 +219,66 @@ class CronExpression(When):
 
     def instants(self, after: float) -> Iterator[float]:
         if -DAY < after < LATEST:
-            for instant in self._wild(after) if self.wild else self._fixed(after):
+            # Made anew each time: its sets would take some kilobytes of each job.
+            fields = CronSim(self.fields, EPOCH)
+            for instant in self._wild(fields, after) if self.wild else self._fixed(fields, after):
                 if instant >= LATEST:
                     break
                 yield instant
 
-    def _fixed(self, after: float) -> Iterator[float]:
-        for match in CronSim(self.fields, local(after, self.tz)):
-            instant = unix(match, self.tz)
+    def last(self, after: float, until: float) -> float | None:
+        if not -DAY < after < LATEST:
+            return None
+        fields, until = CronSim(self.fields, EPOCH), min(until, LATEST - 1)
+        return self._last_wild(fields, after, until) if self.wild else self._last_fixed(fields, after, until)
+
+    def _fixed(self, fields: CronSim, after: float) -> Iterator[float]:
+        for match in matches(fields, after + offset_at(after, self.tz), LATEST + DAY):
+            instant = unix(naive(match), self.tz)
             if instant > after:
                 after = instant
                 yield instant
 
-    def _wild(self, after: float) -> Iterator[float]:
+    def _last_fixed(self, fields: CronSim, after: float, until: float) -> float | None:
+        # In a doubled hour what comes later by the clock may have been earlier.
+        ahead = max(offset_at(until, self.tz), offset_at(until - DAY, self.tz))
+        for match in matches(fields, until + ahead + 1, after + offset_at(after, self.tz)):
+            instant = unix(naive(match), self.tz)
+            if instant <= until:
+                return instant if instant > after else None
+        return None
+
+    def _wild(self, fields: CronSim, after: float) -> Iterator[float]:
         offset = offset_at(after, self.tz)
-        start = naive(after + offset)
-        matches = CronSim(self.fields, start)
-        match = next(matches, None)
+        start = after + offset
+        found = matches(fields, start, LATEST + DAY)
+        match = next(found, None)
         while match is not None:
-            instant = seconds(match) - offset
+            instant = match - offset
             change = next_change(after, min(instant, LATEST), self.tz)
             if change is None:
                 yield instant
-                after, start, match = instant, match, next(matches, None)
+                after, start, match = instant, match, next(found, None)
                 continue
             # Nothing matches before the clocks change; from then on local time is another.
             after, offset = change, offset_at(change, self.tz)
-            begin = naive(change + offset - 1)
+            begin = change + offset - 1
             if begin < start or begin >= match:
-                matches = CronSim(self.fields, begin)
-                match = next(matches, None)
+                found = matches(fields, begin, LATEST + DAY)
+                match = next(found, None)
             start = begin
+
+    def _last_wild(self, fields: CronSim, after: float, until: float) -> float | None:
+        while until > after:
+            # Back to the change of the clocks before, and from there by the local time of before it.
+            change = last_change(after, until, self.tz)
+            offset = offset_at(until, self.tz)
+            begin = after if change is None else change - 1
+            for match in matches(fields, until + offset + 1, begin + offset):
+                if begin < match - offset <= until:
+                    return match - offset
+            until = begin
+        return None
 
 
 def parse(text: str, place: Place) -> When:
@@ -306,9 +350,8 @@ def _sun(text: str, place: Place) -> SunEvent:
 def _cron(text: str, fields: str, tz: tzinfo) -> CronExpression:
     if len(fields.split()) != 5:
         raise WhenError(f"when: {text!r} is not {FORMS}")
-    when = CronExpression(text, fields, tz)
     try:
-        first = next(CronSim(fields, datetime(2000, 1, 1)), None)  # noqa: DTZ001  matched without a zone
+        first = next(matches(CronSim(fields, EPOCH), BEGIN, BEGIN + LONGEST_WAIT), None)
     except (CronSimError, ValueError, ArithmeticError, AssertionError) as error:
         raise WhenError(
             f"when: {text!r}: {str(error) or 'cannot be read'}; the five fields are minute, hour, day of the month, "
@@ -316,63 +359,36 @@ def _cron(text: str, fields: str, tz: tzinfo) -> CronExpression:
         ) from None
     if first is None:
         raise WhenError(f"when: {text!r}: there is no such day")
-    return when
+    return CronExpression(text, fields, tz)
 
 
-# Local time: a datetime without a zone, beside the zone that it is of
+def matching_days(fields: CronSim, first: date, last: date) -> Iterator[date]:
+    """The days that a cron expression is for, from one to another, both included; back when that is before."""
+    step = ONE_DAY if first <= last else -ONE_DAY
+    day = first
+    while (day <= last) if first <= last else (day >= last):
+        if day.month in fields.months:
+            if fields.match_day(day):
+                yield day
+            day += step
+        elif first <= last:
+            day = (day.replace(day=1) + 32 * ONE_DAY).replace(day=1)
+        else:
+            day = day.replace(day=1) - ONE_DAY
 
 
-def naive(since_epoch: float) -> datetime:
-    """A count of local seconds as a date and time."""
-    return datetime(1970, 1, 1) + timedelta(seconds=since_epoch)  # noqa: DTZ001
-
-
-def seconds(moment: datetime) -> float:
-    """The count of local seconds of a date and time."""
-    return float((moment - datetime(1970, 1, 1)) // timedelta(seconds=1))  # noqa: DTZ001
-
-
-def offset_at(instant: float, tz: tzinfo) -> float:
-    """Seconds by which local time is ahead of UTC at an instant."""
-    offset = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=instant)).astimezone(tz).utcoffset()
-    assert offset is not None
-    return offset.total_seconds()
-
-
-def local(instant: float, tz: tzinfo) -> datetime:
-    """Local time at an instant."""
-    return naive(instant + offset_at(instant, tz))
-
-
-def unix(moment: datetime, tz: tzinfo) -> float:
-    """The instant at which local time is ``moment``: the first of two, or the end of the gap that skips it."""
-    before = moment.replace(tzinfo=tz, fold=0).utcoffset()
-    after = moment.replace(tzinfo=tz, fold=1).utcoffset()
-    assert before is not None
-    assert after is not None
-    instant = seconds(moment) - before.total_seconds()
-    if after <= before:
-        return instant
-    change = next_change(seconds(moment) - after.total_seconds(), instant, tz)
-    assert change is not None
-    return change
-
-
-def next_change(after: float, until: float, tz: tzinfo) -> float | None:
-    """The first change of the offset from UTC after ``after`` and not after ``until``; None when there is none.
-
-    Two changes that undo each other within five days are not seen; there never were such."""
-    offset = offset_at(after, tz)
-    while after < until:
-        late = min(after + 5 * DAY, until)
-        if offset_at(late, tz) == offset:
-            after = late
-            continue
-        while late - after > 1:
-            middle = (after + late) // 2
-            if offset_at(middle, tz) == offset:
-                after = middle
-            else:
-                late = middle
-        return late
-    return None
+def matches(fields: CronSim, start: float, end: float) -> Iterator[float]:
+    """What matches a cron expression strictly after ``start``, to the end of the day of ``end``; strictly before
+    ``start`` and back to the begin of that day when the end is before. All are counts of local seconds."""
+    back = end < start
+    hours, minutes = sorted(fields.hours, reverse=back), sorted(fields.minutes, reverse=back)
+    for day in matching_days(fields, naive(start).date(), naive(end).date()):
+        midnight = (day.toordinal() - EPOCH_DAY) * DAY
+        for hour in hours:
+            begin = midnight + hour * 3600
+            if begin >= start if back else begin + 3600 <= start:
+                continue
+            for minute in minutes:
+                match = begin + minute * 60
+                if match < start if back else match > start:
+                    yield match

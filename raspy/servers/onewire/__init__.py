@@ -169,6 +169,8 @@ class OneWire(DeviceServer):
                 self._sources[device.name].due = time.monotonic() + self.settings.timeout
             else:
                 super().read_devices([device])
+                if isinstance(device, Vote):
+                    self._vote_again(device, self._sources[device.name].due)
         gone = [probe for probe in gone if probe.name not in self._telling]
         self._telling.update(probe.name for probe in gone)
         self._in_portions(partial(self._say_gone, probe) for probe in gone)
@@ -241,7 +243,11 @@ class OneWire(DeviceServer):
         for vote in self.devices.values():
             if isinstance(vote, Vote) and vote.complete(device.name) and vote.poll > 0:
                 super().read_devices([vote])
-                self._sources[vote.name].due = time.monotonic() + 1.5 * vote.poll
+                self._vote_again(vote, time.monotonic() + 1.5 * vote.poll)
+
+    def _vote_again(self, vote: Vote, due: float) -> None:
+        """Vote when it is due, and no later than one of the readings is too old to be among those that count."""
+        self._sources[vote.name].due = min(due, vote.good_until)
 
     def _ask_another(self, hung: Probe) -> None:
         """Read another probe of the bus of one that hangs, which tells whether it is the probe or the bus."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 from msgspec import Meta
 
-from raspy.common.devices.command import shown
+from raspy.common.devices.command import Command, shown
 from raspy.common.devices.device import BaseDevice, DeviceSettings
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.sensor import SensorSettings, SensorTemperature
@@ -89,6 +91,10 @@ class Vote(SensorTemperature):
         """Members whose reading counted in the last vote."""
         self.left_out: dict[str, str] = {}
         """Members whose reading did not, and why."""
+        self.age = 0.0
+        """Seconds that the oldest reading which counted was old then."""
+        self.good_until = math.inf
+        """When the first of the readings that counted is too old to count again (monotonic, s)."""
         super().__init__(json)
 
     def complete(self, name: str) -> bool:
@@ -110,17 +116,29 @@ class Vote(SensorTemperature):
         self.seen = set()
         good: dict[str, float] = {}
         self.left_out = {}
+        self.age, self.good_until = 0.0, math.inf
+        now = time.monotonic()
         for name in self.config.members:
-            found = self._reading(name)
+            found = self._reading(name, now)
             if isinstance(found, str):
                 self.left_out[name] = found
             else:
-                good[name] = found
+                good[name], age, left = found
+                self.age, self.good_until = max(self.age, age), min(self.good_until, now + left)
         self.used = list(good)
         if len(good) < self.config.quorum:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
             raise ReadingError("quorum", f"{len(good)} of {self.config.quorum} good readings: {reasons}")
         return {"temperature": _count(good, self.config.method, self.config.limit)}
+
+    def update(self, readings: Mapping[str, Any] | BaseException) -> list[Command]:
+        """Take the result, which is as old as the oldest reading that counted: to vote makes nothing newer."""
+        changed = super().update(readings)
+        for command in changed:
+            if command.reading is not None and command.reading.quality == "ok":
+                measured = round(command.reading.time - self.age, 3)
+                command.update(msgspec.structs.replace(command.reading, time=measured))
+        return changed
 
     def details(self) -> dict[str, Any]:
         """Whose readings counted, and whose did not and why."""
@@ -130,8 +148,8 @@ class Vote(SensorTemperature):
         device = self.devices.get(name)
         return isinstance(device, Probe) and device.poll > 0
 
-    def _reading(self, name: str) -> float | str:
-        """What a member says now, or why that does not count."""
+    def _reading(self, name: str, now: float) -> tuple[float, float, float] | str:
+        """What a member says, how old that is and for how long it counts yet (s), or why it does not count."""
         probe = self.devices.get(name)
         if not isinstance(probe, Probe):
             return "not on this server"
@@ -140,9 +158,10 @@ class Vote(SensorTemperature):
             return "not read yet"
         if reading.quality != "ok":
             return str(reading.reason or reading.quality)
-        # The vote is published as of now, so that a member that is read less often cannot speak for it.
-        age = time.monotonic() - probe.last_at
-        return reading.number() if age < min(probe.max_age, self.max_age) else "its last reading is too old"
+        # A member that is read less often than the vote must not make it so old that nobody believes it.
+        age = now - probe.last_at
+        left = min(probe.max_age, self.max_age) - age
+        return (reading.number(), age, left) if left > 0 else "its last reading is too old"
 
 
 def _count(good: Mapping[str, float], method: str, limit: float) -> float:

@@ -3,7 +3,7 @@
 Nothing here touches a bus. Facts are from the data sheets: DS1307 (Maxim 19-5124, table 2), DS3231 (Maxim 19-5170,
 figure 1), PCF8523 (NXP rev. 7, table 5). All three hold the date as BCD, in UTC here, and have a bit that says
 whether the oscillator stood still. That bit is cleared only after the time is written, so that a chip that was set by
-halves is not believed.
+halves is not believed; but for the DS1307, whose bit halts the oscillator, so that a running time has it cleared.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Content(msgspec.Struct, frozen=True):
     """Why its time is not to be trusted; empty: it may be."""
     weak: str = ""
     """What else is wrong with it."""
+    mend: bool = False
+    """That is mended when it is set."""
 
 
 Write = tuple[int, list[int]]
@@ -45,6 +47,10 @@ class Chip:
     """The register of the seconds."""
     weekday = 3
     """Which after that is the day of the week; the day of the month is the other."""
+    sunday = 7
+    """What that says on Sundays; on Mondays it says 1."""
+    flag = 0
+    """The bit of the seconds that says that they are not to be believed; 0: there is none there."""
 
     def read(self, registers: Sequence[int]) -> Content:
         """What the registers say.
@@ -63,6 +69,12 @@ class Chip:
     def settle(self, registers: Sequence[int]) -> list[Write]:
         """What to write once the time has been read back and is right; ``registers`` are as they are then."""
         return []
+
+    def void(self) -> list[Write]:
+        """What to write so that a chip which was set by halves, or to something else, is not believed: its flag, and
+        2000-01-01, which cannot be."""
+        fields = self._fields(datetime(CENTURY, 1, 1, tzinfo=UTC).timestamp())
+        return [(self.first, [fields[0] | self.flag, *fields[1:]])]
 
     def _date(self, fields: Sequence[int], hour: int) -> float:
         """The time from the seven registers, whose flags are masked off, and the hour."""
@@ -90,7 +102,8 @@ class Chip:
     def _fields(self, time: float) -> list[int]:
         """The seven registers for a time, in 24 hours."""
         date = datetime.fromtimestamp(round(time), UTC)
-        fields = [date.second, date.minute, date.hour, date.isoweekday(), date.day, date.month, date.year % 100]
+        weekday = date.isoweekday() if date.isoweekday() < 7 else self.sunday
+        fields = [date.second, date.minute, date.hour, weekday, date.day, date.month, date.year % 100]
         return [to_bcd(value) for value in self._ordered(fields)]
 
 
@@ -99,6 +112,7 @@ class DS1307(Chip):
 
     name = "ds1307"
     length = 8
+    flag = 0x80
 
     def read(self, registers: Sequence[int]) -> Content:
         """What the registers say."""
@@ -109,14 +123,17 @@ class DS1307(Chip):
 
     def write(self, time: float, registers: Sequence[int]) -> list[Write]:
         """All in one block; where the flag is set, the seconds, which clear it, last."""
-        return block(0, self._fields(time), bool(registers[0] & 0x80))
+        fields = self._fields(time)
+        return [(1, fields[1:]), (0, fields[:1])] if registers[0] & self.flag else [(0, fields)]
 
 
 class DS3231(Chip):
-    """DS3231: bit 7 of register 0x0F, OSF, says that the oscillator stood still; bit 7 of the month is the century."""
+    """DS3231: bit 7 of register 0x0F, OSF, says that the oscillator stood still; bit 7 of the month is the century.
+    Bit 7 of register 0x0E, EOSC, has the oscillator stop while it runs from the battery."""
 
     name = "ds3231"
     length = 16
+    control = 0x0E
     status = 0x0F
 
     def read(self, registers: Sequence[int]) -> Content:
@@ -133,7 +150,10 @@ class DS3231(Chip):
                 found = date.replace(year=date.year + 100).timestamp()
             except ValueError as error:
                 raise ReadingError("date", f"{self.name}: its registers hold no date: {error}") from error
-        return Content(found, stopped)
+        stops = bool(registers[self.control] & 0x80)
+        return Content(
+            found, stopped, "it is set to stand still while it runs from its battery" if stops else "", stops
+        )
 
     def write(self, time: float, registers: Sequence[int]) -> list[Write]:
         """All in one block, with the flag as it was."""
@@ -142,19 +162,24 @@ class DS3231(Chip):
         return [(0, fields)]
 
     def settle(self, registers: Sequence[int]) -> list[Write]:
-        """Clear OSF. The flags of the alarms stay as they are: writing 1 does not change them."""
-        status = registers[self.status]
-        return [(self.status, [(status | 0x03) & 0x7F])] if status & 0x80 else []
+        """Clear EOSC and OSF. The flags of the alarms stay as they are: writing 1 does not change them; bit 5 of the
+        control register would begin to measure the temperature."""
+        control, status = registers[self.control], registers[self.status]
+        writes = [(self.control, [control & 0x5F])] if control & 0x80 else []
+        return [*writes, (self.status, [(status | 0x03) & 0x7F])] if status & 0x80 else writes
 
 
 class PCF8523(Chip):
-    """PCF8523: bit 7 of the seconds (register 3), OS, says that the oscillator stood still. With the upper three bits
-    of register 2 set, as after the first power-on, the battery is not used at all."""
+    """PCF8523: bit 7 of the seconds (register 3), OS, says that the oscillator stood still. The upper three bits of
+    register 2 say how the battery is used: not at all with 010, 011 and 111, as after the first power-on (table 11;
+    110 is not allowed)."""
 
     name = "pcf8523"
     length = 10
     first = 3
     weekday = 4
+    sunday = 0
+    flag = 0x80
 
     def read(self, registers: Sequence[int]) -> Content:
         """What the registers say."""
@@ -167,34 +192,31 @@ class PCF8523(Chip):
         twelve = bool(registers[0] & 0x08)
         hour = hour_of((0x40 if twelve else 0) | (fields[2] & 0x3F), self.name)
         weak = "its battery is low (BLF)" if registers[2] & 0x04 else ""
-        if registers[2] & 0xE0 == 0xE0:
+        unused = bool(registers[2] & 0x40)
+        if unused:
             weak = "it is not set to use its battery"
-        return Content(self._date(fields, hour), stopped, weak)
+        return Content(self._date(fields, hour), stopped, weak, unused)
 
     def write(self, time: float, registers: Sequence[int]) -> list[Write]:
-        """All in one block; where the flag is set, the seconds, which clear it, last. Hours as the chip counts them."""
+        """All in one block, with the flag as it was. Hours as the chip counts them."""
         fields = self._fields(time)
         if registers[0] & 0x08:
             hour = datetime.fromtimestamp(round(time), UTC).hour
             fields[2] = to_bcd(hour % 12 or 12) | (0x20 if hour >= 12 else 0)
-        writes = block(self.first, fields, bool(registers[3] & 0x80))
+        fields[0] |= registers[self.first] & self.flag
+        writes = [(self.first, fields)]
         if registers[0] & 0x20:
             writes.append((0, [registers[0] & ~0x20]))
         return writes
 
     def settle(self, registers: Sequence[int]) -> list[Write]:
-        """Have it use its battery: standard switch-over, with the battery watched."""
-        return [(2, [registers[2] & 0x1F])] if registers[2] & 0xE0 == 0xE0 else []
+        """Have it use its battery: standard switch-over, with the battery watched. Clear OS."""
+        writes = [(2, [registers[2] & 0x1F])] if registers[2] & 0x40 else []
+        seconds = registers[self.first]
+        return [*writes, (self.first, [seconds & ~self.flag])] if seconds & self.flag else writes
 
 
 CHIPS: dict[str, Chip] = {chip.name: chip for chip in (DS1307(), DS3231(), PCF8523())}
-
-
-def block(first: int, fields: list[int], flagged: bool) -> list[Write]:
-    """The writes of seven registers whose first clears a flag: with the flag set, that one comes last."""
-    if not flagged:
-        return [(first, fields)]
-    return [(first + 1, fields[1:]), (first, fields[:1])]
 
 
 def bcd(value: int, name: str, chip: str) -> int:

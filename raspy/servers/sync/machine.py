@@ -47,6 +47,7 @@ class Machine:
     def __init__(self, privilege: Privilege | None = None) -> None:
         self.clock = BootClock()
         self.privilege = privilege or Privilege()
+        self._ignored = ""
 
     @property
     def installed(self) -> bool:
@@ -64,25 +65,29 @@ class Machine:
         return self.clock.since()
 
     def trusted(self) -> str:
-        """What the clock has been trusted for in this boot already; empty: it was not."""
-        return (
-            "systemd-timesyncd" if os.path.exists(self.synchronized) else clock.read_mark(self.mark, self.clock.boot_id)
-        )
+        """What the clock has been trusted for in this boot already; empty: it was not, or is no more."""
+        stamp = clock.stamp(self.synchronized)
+        return clock.believed(self.read_mark(), stamp if stamp != self._ignored else "")
 
-    def write_mark(self, source: str) -> None:
-        """Tell the other servers for what the clock is trusted; empty: it is not. Only on an installed Pi.
+    def read_mark(self) -> clock.Mark | None:
+        """What was last told with :meth:`write_mark` in this boot, by a sync before this one too."""
+        return clock.read_mark(self.mark, self.clock.boot_id)
 
+    def write_mark(self, source: str, base: float | None = None) -> None:
+        """Tell the other servers for what the clock is trusted; empty: it is not, whatever systemd-timesyncd has said
+        up to now. They are told only on an installed Pi.
+
+        :param base: the system clock less the seconds since the boot, as it is known; left out: as it is
         :raises OSError: it could not be told
         """
+        stamp = clock.stamp(self.synchronized)
+        self._ignored = "" if source else stamp
         if not self.installed:
-            return
-        if not source:
-            if os.path.exists(self.mark):
-                os.unlink(self.mark)
             return
         with open(self.mark + ".new", "w", encoding="ascii") as file:
             os.fchmod(file.fileno(), 0o644)
-            file.write(f"{self.clock.boot_id} {source}\n")
+            at = self.base() if base is None else base
+            file.write(f"{self.clock.boot_id} {source or clock.NONE} {at:.3f} {stamp}\n")
         os.replace(self.mark + ".new", self.mark)
 
     def base(self) -> float:

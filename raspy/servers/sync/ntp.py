@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import ntplib
@@ -40,6 +41,9 @@ SLOWER_KISS = "RATE"
 
 class NTPError(ReadingError):
     """A server gave no answer that can be believed; ``kind`` says in a word what was wrong."""
+
+    address = ""
+    """Who said so, where somebody did."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -74,18 +78,29 @@ class Consensus(msgspec.Struct, frozen=True):
 
 
 def ask(
-    server: str, host: str, port: int, timeout: float, wall: Callable[[], float], since: Callable[[], float]
+    server: str,
+    host: str,
+    port: int,
+    timeout: float,
+    wall: Callable[[], float],
+    since: Callable[[], float],
+    taken: dict[str, str] | None = None,
+    denied: Mapping[str, str] | None = None,
 ) -> Sample:
     """Ask a server what time it is. Blocks; the resolver may take longer than ``timeout``, too.
 
     :param server: how it is called
     :param timeout: s
+    :param taken: by address, the servers that are asked in this round; this one is added
+    :param denied: by address, with which kiss code it wanted never to be asked again
     :raises NTPError: no answer, or none that can be believed
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
         raise NTPError("name", f"its name is not found: {getattr(error, 'strerror', None) or error}") from error
+    addresses = [(family, where(address), address) for family, _, _, _, address in found]
+    family, name, address = choose(server, addresses, {} if taken is None else taken, denied or {})
     # What a client calls its time of sending is a number to know its answer by (RFC 5905, section 8, TEST2).
     nonce = os.urandom(8)
     try:
@@ -102,7 +117,40 @@ def ask(
         raise NTPError("mute", f"no answer within {timeout:g} s") from None
     except OSError as error:
         raise NTPError("network", f"cannot be reached: {error.strerror or error}") from error
-    return judge(server, reply, sent, took, sent - sent_at)
+    try:
+        return judge(server, reply, sent, took, sent - sent_at)
+    except NTPError as error:
+        error.address = name
+        raise
+
+
+Address = tuple[int, str, tuple[Any, ...]]
+"""Family, how it is called, and what a socket takes."""
+
+
+def choose(server: str, addresses: Sequence[Address], taken: dict[str, str], denied: Mapping[str, str]) -> Address:
+    """The address of a server that is asked: the first that may be, and that no other one is asked at in this round.
+
+    What answers under several names is one server, and counts once. The names of a pool may have addresses in common,
+    so each takes another; but not one of the other family, as that may be the same machine.
+
+    :raises NTPError: there is none
+    """
+    may = [each for each in addresses if each[1] not in denied]
+    if not may:
+        name = addresses[0][1]
+        raise NTPError("denied", f"{denied[name]} (kiss-o'-death): {name} is not asked again")
+    for each in may:
+        # Several threads do this at once; setdefault() is one step.
+        if each[0] == may[0][0] and taken.setdefault(each[1], server) == server:
+            return each
+    raise NTPError("twin", f"it is the same server as {taken[may[0][1]]}, at {may[0][1]}, and counts once")
+
+
+def where(address: tuple[Any, ...]) -> str:
+    """How the address of a socket is called: ``192.168.1.1:123`` or ``[fd00::1]:123``."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _receive(connection: socket.socket, nonce: bytes, end: float) -> bytes:

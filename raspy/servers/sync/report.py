@@ -29,6 +29,8 @@ def values(server: Sync) -> Mapping[str, Any]:
     else:
         found["offset"], found["stratum"] = round(offset, 6), consensus.stratum
     rtc = server.rtc_now()
+    if server.reading is None:
+        return found  # nothing is wrong with an RTC that is not fitted
     if rtc is None or server.decision.rtc_doubt:
         found["rtc_offset"] = ReadingError("rtc", server.decision.rtc_doubt or facts.rtc_problem)
     else:

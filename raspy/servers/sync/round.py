@@ -9,8 +9,9 @@ from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.source import Read
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.servers.sync import ntp, rtc
+from raspy.servers.sync.decide import NO_RTC
 from raspy.servers.sync.keepers import keeper
-from raspy.servers.sync.ntp import Sample
+from raspy.servers.sync.ntp import Consensus, NTPError, Sample
 from raspy.servers.sync.rtc import RTC, Reading
 from raspy.servers.sync.sources import Source
 
@@ -37,10 +38,11 @@ class Round:
         self.asked = 0
         self.rtc: RTC | None = None
         self.reading: Reading | None = None
-        self.rtc_problem = "there is none"
+        self.rtc_problem = NO_RTC
         self.keeper: str = before.keeper if before is not None else ""
         self._done = done
         self._open = 1
+        self._taken: dict[str, str] = {}
         self._reads: dict[str, Read] = dict(before._reads) if before is not None else {}
 
     def begin(self) -> None:
@@ -49,12 +51,27 @@ class Round:
         for source in server.sources:
             if source.ready(machine.since()):
                 read = source.read = Read(ntp.ask)
-                words = (source.name, source.host, source.port, timeout, machine.wall, machine.since)
+                name = source.name, source.host, source.port
+                limits = self._taken, dict(source.denied)
                 self.asked += 1
-                self._call(read, *words, done=self._answered(source), timeout=timeout + RESOLVER)
+                self._call(
+                    read, *name, timeout, machine.wall, machine.since, *limits,
+                    done=self._answered(source), timeout=timeout + RESOLVER,
+                )  # fmt: skip
         self._local("rtc", self._read_rtc, self._rtc_read)
         self._local("keeper", lambda: keeper(machine), self._keeper_found)
         self._end()
+
+    def consensus(self) -> tuple[Consensus | None, str]:
+        """What the servers agree on, or why they do not."""
+        sources = self.server.sources
+        if not sources:
+            return None, "no server is asked"
+        try:
+            return ntp.agree(self.samples, min(2, len(sources))), ""
+        except NTPError as error:
+            problems = "; ".join(f"{source.name}: {source.problem}" for source in sources if source.problem)
+            return None, problems or str(error)
 
     def _read_rtc(self) -> tuple[RTC | None, Reading | None]:
         """On a thread."""

@@ -60,6 +60,8 @@ class Reading(msgspec.Struct, frozen=True):
     """Why it is not to be trusted; empty: it may be."""
     weak: str = ""
     """What else is wrong with it."""
+    mend: bool = False
+    """That is mended when it is set."""
 
     @property
     def good(self) -> bool:
@@ -91,7 +93,7 @@ class RTC:
         problem = content.stopped
         if not problem and not plausible(content.time):
             problem = f"it says {date(content.time)}, which cannot be: its battery is empty, or it was never set"
-        return Reading(self.name, self.device, content.time, at, problem, content.weak)
+        return Reading(self.name, self.device, content.time, at, problem, content.weak, content.mend)
 
     def write(self) -> None:
         """Set it to the system clock. Blocks for up to some seconds.
@@ -184,6 +186,7 @@ class DirectRTC(RTC):
         )
         self.place = place
         self.chip: Chip = CHIPS[place.chip]
+        self._touched = False
 
     def read(self) -> Reading:
         """What the chip says, in one block read for each look."""
@@ -201,15 +204,25 @@ class DirectRTC(RTC):
         return self.chip.read(self._registers(self._bus))
 
     def write(self) -> None:
-        """Write the time of the system clock at its next full second, look whether it is right, clear the flag."""
+        """Write the time of the system clock at its next full second, look whether it is right, clear the flag. One
+        that is not right in the end is left so that nobody believes it."""
         bus = self._open()
+        self._touched = False
         try:
             problem = "it was not tried"
             for _ in range(TRIES):
-                problem = self._write(bus)
+                try:
+                    problem = self._write(bus)
+                except ReadingError as error:
+                    problem = str(error)
                 if not problem:
                     return
-            raise ReadingError("set", f"it is not what was written: {problem}")
+            if self._touched:
+                try:
+                    self._put(bus, self.chip.void())
+                except ReadingError:
+                    problem += "; and it may say so as if it were right"
+            raise ReadingError("set", problem)
         finally:
             bus.close()
 
@@ -220,17 +233,17 @@ class DirectRTC(RTC):
         target = int(machine.wall() + 0.05) + 1
         machine.sleep(max(0.0, target - machine.wall() - EARLY))
         self._put(bus, self.chip.write(target, before))
-        try:
+        found = self.chip.read(self._registers(bus))
+        if abs(found.time - machine.wall()) <= 1.1:
+            self._put(bus, self.chip.settle(self._registers(bus)))
             found = self.chip.read(self._registers(bus))
-        except ReadingError as error:
-            return str(error)
         if abs(found.time - machine.wall()) > 1.1:
-            return f"it says {date(found.time)}"
-        self._put(bus, self.chip.settle(self._registers(bus)))
-        return self.chip.read(self._registers(bus)).stopped
+            return f"it is not what was written: it says {date(found.time)}"
+        return found.stopped
 
     def _put(self, bus: Bus, writes: list[tuple[int, list[int]]]) -> None:
         for register, data in writes:
+            self._touched = True
             try:
                 bus.write_i2c_block_data(self.place.address, register, data)
             except OSError as error:

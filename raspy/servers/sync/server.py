@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
+import time
+from math import isfinite
 from typing import Any, ClassVar, Self
 
 import msgspec
 
 from raspy.common import MDP
-from raspy.common.clock import plausible
 from raspy.common.config import Section, state_directory
 from raspy.common.devices.host import DeviceServer
 from raspy.common.executive import Timer
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.verbs import Verbs
-from raspy.servers.sync import ntp
 from raspy.servers.sync.decide import LIMIT, WRONG, Decision, Facts, decide
 from raspy.servers.sync.device import Clock
 from raspy.servers.sync.kept import Kept, Known
 from raspy.servers.sync.machine import Machine
-from raspy.servers.sync.ntp import Consensus, NTPError, date
+from raspy.servers.sync.ntp import Consensus, date
 from raspy.servers.sync.privilege import PrivilegeError
 from raspy.servers.sync.report import status, values
 from raspy.servers.sync.round import JUMP, Round
 from raspy.servers.sync.rtc import Reading
 from raspy.servers.sync.settings import SyncConfig
 from raspy.servers.sync.sources import Source
-from raspy.servers.sync.verbs import TIME
+from raspy.servers.sync.step import LEAD, LONGEST_LEAD, Lately, Outcome, set_system
+from raspy.servers.sync.verbs import SPACING, TIME
 
 FIRST_AGAIN = 16.0
 """s until the next measurement when no server agreed; then twice as long each time, up to the interval. NTP's
@@ -35,10 +36,6 @@ AFTER_STEP = 64.0
 """s until the next measurement when the clock was set."""
 WATCH = 10.0
 """s between looks whether somebody else has set the clock."""
-LEAD = 0.03
-"""s that sudo and date take until the clock is set."""
-ACCURACY = 1.0
-"""s within which the clock must be right when it was set: a command takes whole seconds, at its own pace."""
 ACTION = 30.0
 """s that setting a clock may take."""
 
@@ -79,7 +76,7 @@ class Sync(DeviceServer):
         self.consensus: Consensus | None = None
         """What the servers last agreed on, and was believed."""
         self.measured = float("-inf")
-        """When that was (seconds since the boot)."""
+        """When that was (seconds since the boot); at the latest the start, when a sync before this one had it."""
         self.change: dict[str, Any] | None = None
         """The last change of a clock, as its event has it."""
         self.reading: Reading | None = None
@@ -97,6 +94,11 @@ class Sync(DeviceServer):
         self._timer: Timer | None = None
         self._again = FIRST_AGAIN
         self._base = 0.0
+        self._lead = LEAD
+        self._steps, self._foreign = Lately(), Lately()
+        """When the clock was set, by us and by others."""
+        self._wanted = False
+        """Another measurement is to follow the one that is under way."""
         self._setting = False
         self._saving = False
 
@@ -109,15 +111,24 @@ class Sync(DeviceServer):
     def start(self) -> None:
         """Open the channels, and measure at once."""
         self.kept.load()
+        mark = self.machine.read_mark()
         self._base = self.machine.base()
         self.trusted = self.machine.trusted()
         super().start()
+        if mark is not None and mark.base is not None:
+            # The clock that was believed may have been set while sync did not run.
+            self._base = mark.base
+            self._look()
+        if self.trusted == "ntp":
+            self.measured = self.machine.since()
         self.call_every(WATCH, self._watch)
         self.measure()
 
     def stop(self) -> None:
         """Keep the time, and leave the bus."""
-        if self.trusted and self.facts is not None and not self._saving:
+        if self.trusted:
+            self._look()
+        if self.trusted and self.facts is not None and not self._saving and not self._setting:
             try:
                 self.kept.write(msgspec.structs.replace(self.kept.known, last=self.machine.wall()))
             except OSError as error:
@@ -125,8 +136,8 @@ class Sync(DeviceServer):
         super().stop()
 
     def reload(self) -> None:
-        """Measure now."""
-        self.measure()
+        """Measure now, or as soon as the servers may be asked again."""
+        self._soon(SPACING)
 
     def summary(self) -> str:
         """What the clock is trusted for."""
@@ -154,15 +165,19 @@ class Sync(DeviceServer):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._wanted = False
         self.round = Round(self, self._last, self._measured)
         self.round.begin()
 
     def _measured(self, found: Round) -> None:
         self._last, self.reading = found, found.reading
         machine = self.machine
+        if self._look():
+            self._wanted = True
         # Who runs on this machine may have set the clock since the start.
         self.trusted = self.trusted or machine.trusted()
-        consensus, problem = self._consensus(found)
+        consensus, problem = found.consensus()
+        silence = machine.since() - self.measured - self.settings.interval
         facts = self.facts = Facts(
             base=machine.base(),
             since=machine.since(),
@@ -175,31 +190,25 @@ class Sync(DeviceServer):
             keeper=found.keeper,
             may_set=self.may_set,
             rtc_set=self.kept.rtc_age(machine.clock.boot_id, machine.since()),
+            steps=self._steps.count(machine.since()),
+            silence=max(0.0, silence) if isfinite(silence) else 0.0,
         )
         decision = self.decision = decide(facts)
         self._sure = consensus is not None and not decision.doubt
         if self._sure:
             self.consensus, self.measured = consensus, facts.since
-        self.condition("ntp", decision.doubt or None)
+        self.condition("ntp", decision.doubt or decision.silence or None)
+        self.condition("drift", decision.drift or None)
         weak = found.reading.weak if found.reading is not None else ""
         self.condition("rtc", (decision.rtc_doubt or weak or None) if found.reading is not None else None)
         if decision.step is not None:
             self.step(facts.base, decision.step, decision.step_source, decision.reason)
         else:
-            self._stepped(None)
+            self._stepped(None, 0.0)
 
     def by_hand(self, decision: Decision) -> None:
         """A clock is to be set by hand: there is no measurement until that is done."""
         self.round, self.decision, self._sure = self._last, decision, True
-
-    def _consensus(self, found: Round) -> tuple[Consensus | None, str]:
-        if not self.sources:
-            return None, "no server is asked"
-        try:
-            return ntp.agree(found.samples, min(2, len(self.sources))), ""
-        except NTPError as error:
-            problems = "; ".join(f"{source.name}: {source.problem}" for source in self.sources if source.problem)
-            return None, problems or str(error)
 
     def step(self, base: float, offset: float, source: str, reason: str) -> None:
         """Set the system clock; :meth:`_stepped` follows.
@@ -213,27 +222,33 @@ class Sync(DeviceServer):
                 self.machine,
                 base,
                 offset,
-                done=lambda result, error: self._set(result, error, source, reason),
+                self._lead,
+                done=lambda outcome, error: self._set(outcome, error, offset, source, reason),
                 timeout=ACTION,
             )
         except PoolFull as error:
-            self._set(None, error, source, reason)
+            self._set(None, error, offset, source, reason)
 
-    def _set(self, times: tuple[float, float] | None, error: BaseException | None, source: str, reason: str) -> None:
+    def _set(self, outcome: Outcome | None, error: BaseException | None, left: float, source: str, reason: str) -> None:
+        """What it led to; ``left`` is by how many s the clock is off when nothing was done."""
         self._setting = False
-        self._base = self.machine.base()
-        if times is not None:
-            self._changed("system", times[0], times[1], source, reason)
-        self._stepped(error)
+        if outcome is not None:
+            since = self.machine.since()
+            error, left, self._base = outcome.error, outcome.left, outcome.after
+            if outcome.moved or error is None:
+                self._steps.note(since)
+                self._changed("system", outcome.before + since, outcome.after + since, source, reason)
+            if outcome.moved and abs(left) <= LONGEST_LEAD:
+                self._lead = min(max(outcome.lead, 0.0), LONGEST_LEAD)
+        self._stepped(error, left)
 
-    def _stepped(self, error: BaseException | None) -> None:
-        """The system clock is as it is to be, or could not be set."""
+    def _stepped(self, error: BaseException | None, left: float) -> None:
+        """The system clock is as it is to be, or could not be set, and is off by ``left`` s."""
         decision = self.decision
         if error is not None:
             self._failed("the system clock", error)
-            step = decision.step or 0.0
-            decision.trusted, decision.write_rtc = self.trusted if abs(step) <= WRONG else "", ""
-            decision.reason = f"it is off by {-step:+.3f} s, and could not be set"
+            decision.trusted, decision.write_rtc = self.trusted if abs(left) <= WRONG else "", ""
+            decision.reason = f"it is off by {-left:+.3f} s, and could not be set right"
         else:
             self.condition("set", None)
         self._trust(decision.trusted, decision.reason)
@@ -246,12 +261,17 @@ class Sync(DeviceServer):
     def write_rtc(self, reason: str) -> None:
         """Set the RTC to the system clock; the round ends then."""
         found = self._last.rtc if self._last is not None else None
-        before = self.rtc_now()
+        before, base = self.rtc_now(), self.machine.base()
         if found is None:
             self._end()
             return
 
         def done(_: Any, error: BaseException | None) -> None:
+            if error is None and abs(self.machine.base() - base) > JUMP:
+                # To which of the two times, nobody knows.
+                error = PrivilegeError("somebody has set the system clock meanwhile")
+                self.reading = Reading(found.name, found.device, problem=f"it was set, and {error}")
+                self.decision.rtc_doubt = self.reading.problem
             if error is not None:
                 self._failed(found.name, error)
             else:
@@ -300,7 +320,7 @@ class Sync(DeviceServer):
         self.trusted, self.reason = source, reason
         self.condition("clock", None if source else f"is not to be trusted: {reason}")
         try:
-            self.machine.write_mark(source)
+            self.machine.write_mark(source, self._base)
         except OSError as error:
             self.condition("mark", f"{self.machine.mark} cannot be written: {error.strerror}")
         else:
@@ -339,12 +359,14 @@ class Sync(DeviceServer):
         self._tell()
         interval = self.settings.interval
         if self.decision.step is not None:
-            delay = min(AFTER_STEP, interval)
+            delay = min(AFTER_STEP if self.trusted else FIRST_AGAIN, interval)
         elif found is None or not self.sources or (self.facts is not None and self.facts.ntp is not None):
             delay, self._again = interval, FIRST_AGAIN
         else:
             delay = min(self._again, interval)
             self._again = min(2 * self._again, interval)
+        if self._wanted:
+            delay = min(delay, self._spacing())
         if self._timer is not None:
             self._timer.cancel()
         # A fleet that was switched on at once is not to ask at once.
@@ -354,35 +376,40 @@ class Sync(DeviceServer):
             self.guard(call)
 
     def _watch(self) -> None:
-        """Notice that somebody else has set the system clock."""
+        """Measure when somebody else has set the system clock."""
+        if self._look():
+            self._soon(self._spacing())
+
+    def _look(self) -> bool:
+        """Whether somebody else has set the system clock since the last look; if so, that is told."""
         if self._setting:
-            return
+            return False
         before, self._base = self._base, self.machine.base()
         moved = self._base - before
         if abs(moved) <= LIMIT:
-            return
+            return False
+        self._foreign.note(self.machine.since())
         wall, keeper = self.machine.wall(), self._last.keeper if self._last is not None else ""
         self._changed("system", wall - moved, wall, keeper or "somebody", "it was not set by sync")
         if not keeper:
             self._trust("", f"somebody has set it by {moved:+.3f} s")
-        self.measure()
+        return True
 
+    def _spacing(self) -> float:
+        """s between two measurements, at least, that are made because somebody else has set the clock: twice as long
+        each time, so that the servers are not asked all the time while another program fights for it."""
+        count = self._foreign.count(self.machine.since())
+        return min(SPACING * 2.0 ** max(count - 1, 0), self.settings.interval)
 
-def set_system(machine: Machine, base: float, offset: float) -> tuple[float, float]:
-    """Set the system clock at a full second of the true time; what it said before and says now (Unix, s). Blocks.
-
-    :raises PrivilegeError: it is not set, or not right
-    """
-    target = base + offset
-    if abs(machine.base() - base) > JUMP:
-        raise PrivilegeError("somebody has set the clock meanwhile; it is measured again")
-    if not plausible(target + machine.since()):
-        raise PrivilegeError(f"{date(target + machine.since())} is no time that the clock is set to")
-    second = int(target + machine.since() + LEAD) + 1
-    machine.sleep(max(0.0, second - LEAD - target - machine.since()))
-    before = machine.wall()
-    machine.privilege.set_system(second)
-    off = machine.base() - target
-    if abs(off) > ACCURACY:
-        raise PrivilegeError(f"the command was done, and the clock is off by {off:+.3f} s")
-    return before, machine.wall()
+    def _soon(self, spacing: float) -> None:
+        """Measure now, or ``spacing`` s after the last measurement, if none is to come sooner anyway."""
+        if self.round is not None:
+            self._wanted = True
+            return
+        delay = self.ended + spacing - self.machine.since()
+        if delay <= 0:
+            self.measure()
+        elif self._timer is None or self._timer.due > time.monotonic() + delay:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.call_later(delay, self.measure)

@@ -69,9 +69,8 @@ class SyncConfig(Section, frozen=True):
     ] = "auto"
 
     def check(self) -> None:
-        for server in self.servers:
-            address(server)
-        if len(set(self.servers)) < len(self.servers):
+        found = {(host.lower().rstrip("."), port) for host, port in map(address, self.servers)}
+        if len(found) < len(self.servers):
             raise ConfigError("servers: names a server twice, which would count twice when they are compared")
         if self.rtc not in ("auto", "none") and not DEVICE.fullmatch(self.rtc):
             direct(self.rtc)

@@ -8,7 +8,7 @@ import msgspec
 
 from raspy.common import MDP
 from raspy.common.verbs import Later, VerbError, Verbs
-from raspy.servers.sync.decide import LIMIT
+from raspy.servers.sync.decide import LIMIT, NO_RTC
 from raspy.servers.sync.report import ntp_offset
 from raspy.servers.sync.report import status as report
 
@@ -45,6 +45,8 @@ def rtc_to_system(server: Sync) -> Later:
     """Set the system clock from the RTC, by hand: also to before the last known time."""
     _may(server)
     reading, time = server.reading, server.rtc_now()
+    if reading is None and server.facts is not None:
+        raise VerbError(MDP.CONFLICT, NO_RTC)
     if reading is None or time is None or not reading.good:
         raise VerbError(MDP.CONFLICT, f"the RTC: {server.decision.rtc_doubt or 'not read yet'}")
     base, offset = server.machine.base(), time - server.machine.wall()
@@ -63,7 +65,7 @@ def ntp_to_rtc(server: Sync) -> Later:
         told = "no NTP server says so" if offset is None else f"it is off by {-offset:+.3f} s"
         raise VerbError(MDP.CONFLICT, f"the system clock is not known to be right: {told}")
     if server.reading is None or not server.reading.device:
-        raise VerbError(MDP.CONFLICT, "there is no RTC")
+        raise VerbError(MDP.CONFLICT, NO_RTC)
     server.by_hand(msgspec.structs.replace(server.decision, step=None))
     server.write_rtc("by hand")
     return _later(server, "rtc")
