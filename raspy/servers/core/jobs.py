@@ -59,7 +59,7 @@ class Jobs:
             self._take(section.removeprefix(SECTION))
         if not self.core.state.writable:
             # What was done since the disk took its last write is not known: to do it twice would be worse.
-            self.manager.skip_missed("the disk does not take what was done")
+            self.manager.skip_missed(self.core.state.doubt)
 
     def start(self) -> None:
         """Begin to fire."""
