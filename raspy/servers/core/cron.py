@@ -319,7 +319,15 @@ class CronManager:
         memory = job.table.memory
         for begun in memory.begun:
             self.interrupted.append(Firing(job.name, begun.due, begun.at, 0, begun.cause, begun.id))
-            job.table.notes.append("a firing was cut short by a restart; it is not repeated")
+        number = len(memory.begun)
+        if number:
+            # In one line, as a log leaves out what repeats itself.
+            what = (
+                "a firing was cut short by a restart; it is"
+                if number == 1
+                else (f"{number} firings were cut short by a restart; they are")
+            )
+            job.table.notes.append(f"{what} not repeated")
         del self.interrupted[:-MOST_NOTES]
         memory.begun = []
 
