@@ -19,6 +19,12 @@ _PACKAGES = {
     "mosquitto_sub": "mosquitto-clients",
     "cc": "gcc",
     "mkfs.ext4": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "mcopy": "mtools",
+    "mdir": "mtools",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "xz": "xz-utils",
     "hwclock": "util-linux-extra",
     "visudo": "sudo",
 }

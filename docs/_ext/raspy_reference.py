@@ -79,6 +79,8 @@ def type_text(kind: inspect.Type, unit: str) -> str:
         words = [type_text(kind.type, unit)]
     elif isinstance(kind, inspect.UnionType):
         words = [type_text(one, unit) for one in kind.types if not isinstance(one, inspect.NoneType)]
+    elif isinstance(kind, inspect.DictType):
+        words = ["tables by name"]
     else:
         raise NotImplementedError(f"a key of type {kind}: say in docs/_ext how it is written")
     return " ".join(word for word in words if word)

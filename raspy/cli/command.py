@@ -49,6 +49,7 @@ class Request:
         self.arguments = arguments
         self.json = bool(arguments.json)
         self._config: Config | None = None
+        self._reached = False
 
     @property
     def config(self) -> Config:
@@ -62,7 +63,15 @@ class Request:
 
     @property
     def bus(self) -> BusConfig:
-        """The section ``[bus]``."""
+        """The section ``[bus]``, after everything is set for connections to its broker.
+
+        :raises ConfigError: the broker cannot be spoken to: a key is missing
+        """
+        if not self._reached:
+            from raspy.common.curve import reach
+
+            reach(self.config)
+            self._reached = True
         return self.config.section(BusConfig)
 
     @property
@@ -160,7 +169,7 @@ def run(name: str, command: ModuleType, words: Sequence[str]) -> int:
             _print(print_json, command.refused(error))
         return fail(str(error), WRONG_USE)
     except MDP.GenericError as error:
-        return fail(str(error), FAILED)
+        return fail(str(error), getattr(error, "exit_code", FAILED))
     if result is None:
         return GOOD
     _print(print_json if request.json else command.show, result)

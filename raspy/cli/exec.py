@@ -55,7 +55,7 @@ def act(request: Request) -> Any:
         devices = Devices(request, client)
         server, path = devices.find(words.device)
         if words.value is not None:
-            frames += [""] * (4 - len(frames)) + [_user()]
+            frames += [""] * (4 - len(frames)) + [user()]
         result = devices.ask(server, frames[0], path, *frames[1:])
     return _write(words.output, result) if words.output else {"result": result}
 
@@ -75,7 +75,7 @@ def code(result: dict[str, Any]) -> int:
     return 1 if isinstance(value, dict) and value.get("quality", "ok") != "ok" else 0
 
 
-def _user() -> str:
+def user() -> str:
     """Who is at the command line, for the record of outputs."""
     try:
         return f"{getpass.getuser()} (command line)"[:60]

@@ -3,7 +3,8 @@
 KEY is a key of the tree, as /device/pi.onewire.28-0316a279f2ff/temperature, or a part of it that only one key has.
 FROM and TO are a time ago (90s, 30min, 24h, 7d, 4w, 1y), a date (2026-03-01), or a date and time (2026-03-01T18:30);
 an offset from UTC may follow (2026-10-25T02:30+02:00), as the hour in which clocks go back is there twice.
-A pause in the plot is one in the readings; nothing is drawn where nothing is known.
+A pause in the plot is one in the readings; nothing is drawn where nothing is known. What happened to the device
+meanwhile is marked beneath (^), and so are alarms on the value (!); raspy events KEY shows all of it.
 Exit code: 0 good, 1 no such history, or the logger does not answer.
 """
 
@@ -37,6 +38,9 @@ SHIFTS = (-7200, -3600, -1800, 1800, 3600, 7200)
 """Seconds by which clocks are set back in autumn (tz database), and those before and behind them."""
 TABLE_POINTS = 40
 MOST_POINTS = 2000
+MOST_EVENTS = 1000
+SHOWN_EVENTS = 5
+"""Events that are listed beneath a chart."""
 MOST_NAMED = 10
 """Keys that a message lists."""
 COLUMNS = ("time", "mean", "minimum", "maximum", "good", "bad", "quality")
@@ -57,6 +61,9 @@ class Chart(msgspec.Struct):
     level: float
     step: float
     points: list[tuple[float, float | None, float | None, float | None, int, int, str]]
+    events: list[Any] = []
+    """What happened to the device, and alarms on the key, the newest last; the logger answers it by itself."""
+    more_events: bool = False
 
 
 class Page(msgspec.Struct):
@@ -160,7 +167,7 @@ def act(request: Request) -> Any:
     until = time.time() if words.until is None else words.until
     since = until - 86_400 if words.since is None else words.since
     if since > until:
-        raise UseError(f"--since ({_local(since)}) is after --until ({_local(until)})")
+        raise UseError(f"--since ({local(since)}) is after --until ({local(until)})")
     with MajorDomoClient(request.address) as client:
         bus = Bus(request, client)
         keys = bus.ask(Keys, "keys").keys
@@ -176,10 +183,26 @@ def act(request: Request) -> Any:
         # Two dots beside each other make a column of the plot.
         count = count or max(2 * (terminal_width() - LEAST_WIDTH), TABLE_POINTS)
         chart = bus.ask(Chart, "query", key, repr(since), repr(until), str(count))
+        if not words.csv:
+            _add_events(bus, chart)
     if request.json:
         return chart
     plain = words.table or not (words.plot or sys.stdout.isatty())
     return (chart, "csv" if words.csv else "table" if plain else "plot")
+
+
+def _add_events(bus: Bus, chart: Chart) -> None:
+    """Add what happened meanwhile; a chart is there without it, too."""
+    from raspy.cli.events import ask
+
+    # A series of a unit that the key had before goes by both, and a unit may have a slash.
+    key = chart.key if chart.key.startswith("/") else chart.key.removeprefix(f"({chart.unit}) ")
+    if not key.startswith("/"):
+        return
+    try:
+        chart.events, chart.more_events = ask(bus, key, chart.since, chart.until, MOST_EVENTS)
+    except MDP.ClientError as error:
+        print(f"raspy: what happened is not shown: {printable(str(error))}", file=sys.stderr)
 
 
 def find(text: str, keys: list[str]) -> str:
@@ -249,7 +272,7 @@ def summary(chart: Chart) -> list[str]:
         lines.append(f"{gaps} {'times' if gaps > 1 else 'time'} nothing was logged for longer than expected")
     last = chart.points[-1] if chart.points else None
     if last is not None and last[1] is None:
-        lines.append(f"nothing good since {_local(good[-1][0])}" if good else "")
+        lines.append(f"nothing good since {local(good[-1][0])}" if good else "")
     return [line for line in lines if line]
 
 
@@ -260,15 +283,17 @@ def _figures(points: list[Any], place: int) -> Iterator[float]:
 def _head(chart: Chart) -> str:
     each = f"; each point {duration(chart.step)}" if chart.step else ""
     unit = f" in {printable(chart.unit)}" if chart.unit else ""
-    return f"{printable(chart.key)}{unit}, {_local(chart.since)} to {_local(chart.until)}{each}"
+    return f"{printable(chart.key)}{unit}, {local(chart.since)} to {local(chart.until)}{each}"
 
 
 def _print_plot(chart: Chart) -> None:
     print(_head(chart))
-    for line in plot([point[:4] for point in chart.points], chart.since, chart.until, chart.step):
+    marks = [(event.time, "!" if event.kind == "alarm" else "^") for event in chart.events]
+    for line in plot([point[:4] for point in chart.points], chart.since, chart.until, chart.step, marks=marks):
         print(line)
     for line in summary(chart):
         print(line)
+    _print_events(chart)
 
 
 def _print_table(chart: Chart) -> None:
@@ -277,10 +302,26 @@ def _print_table(chart: Chart) -> None:
     rows = []
     for when, mean, low, high, good, bad, quality in chart.points:
         figures = [number(mean), number(low), number(high), str(good), str(bad)] if chart.step else [number(mean)]
-        rows.append([_local(when, seconds=True), *figures, quality])
+        rows.append([local(when, seconds=True), *figures, quality])
     print_table(heads, rows)
     for line in summary(chart):
         print(line)
+    _print_events(chart)
+
+
+def _print_events(chart: Chart) -> None:
+    """The last events of a chart, and how many there are."""
+    if not chart.events:
+        return
+    from raspy.cli.events import show as show_events
+
+    alarms = sum(event.kind == "alarm" for event in chart.events)
+    others = len(chart.events) - alarms
+    counts = [f"{others} ^ of the device"] * bool(others) + [f"{alarms} ! of alarms"] * bool(alarms)
+    shown = "" if len(chart.events) <= SHOWN_EVENTS else f"; the last {SHOWN_EVENTS}"
+    more = "the last " if chart.more_events else ""
+    print(f"{more}{len(chart.events)} {'events' if len(chart.events) > 1 else 'event'}: {', '.join(counts)}{shown}")
+    show_events(chart.events[-SHOWN_EVENTS:])
 
 
 def _print_csv(chart: Chart) -> None:
@@ -350,7 +391,7 @@ def _write(text: str) -> None:
         raise OutputError(error) from error
 
 
-def _local(when: float, seconds: bool = False) -> str:
+def local(when: float, seconds: bool = False) -> str:
     """A local time; one that there is twice, as clocks go back, has its offset from UTC."""
     form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
     try:
@@ -361,4 +402,4 @@ def _local(when: float, seconds: bool = False) -> str:
             text + time.strftime(" %z", here) if any(time.strftime(form, other) == text for other in others) else text
         )
     except (ValueError, OverflowError, OSError):
-        return f"{when:.0f}"
+        return f"{when:.0f}" if abs(when) < 1e15 else "an unknown time"

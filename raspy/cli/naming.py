@@ -55,8 +55,15 @@ class Devices:
         :raises raspy.common.MDP.ClientError: there is none, or several
         """
         found: list[tuple[str, str]] = []
-        for server in self.servers:
-            for path, label in self._named(server):
+        problem: MDP.ClientError | None = None
+        # One that is named is asked first, so that another one which hangs does not stand in the way.
+        for server in sorted(self.servers, key=lambda server: not name.startswith(f"{server}.")):
+            try:
+                named = self._named(server)
+            except MDP.ClientError as error:
+                problem = problem or error
+                continue
+            for path, label in named:
                 short = MDP.routing_key(server.partition(".")[2], path)
                 whole = MDP.routing_key(server, path)
                 if name == whole:
@@ -69,6 +76,8 @@ class Devices:
             return found[0]
         if found:
             raise MDP.ClientError(f"{name}: which one? There are {', '.join('.'.join(each) for each in found)}")
+        if problem is not None:
+            raise problem
         raise MDP.ClientError(f"{name}: no such device; raspy device list names all")
 
     def _named(self, server: str) -> list[tuple[str, str]]:

@@ -31,7 +31,14 @@ def can_braille() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") in ("utf8", "utf16", "utf32")
 
 
-def plot(points: Sequence[Sample], since: float, until: float, step: float, width: int = 0) -> list[str]:
+def plot(
+    points: Sequence[Sample],
+    since: float,
+    until: float,
+    step: float,
+    width: int = 0,
+    marks: Sequence[tuple[float, str]] = (),
+) -> list[str]:
     """The lines of a plot.
 
     :param points: in order of time
@@ -39,6 +46,8 @@ def plot(points: Sequence[Sample], since: float, until: float, step: float, widt
     :param until: at its right
     :param step: seconds that each point stands for; 0: it is a moment
     :param width: columns; 0: as wide as the terminal
+    :param marks: when something happened, and the sign that says so beneath the plot; of several in one place the
+        least sign is shown
     """
     width = width or terminal_width()
     numbers = [value for point in points for value in point[2:4] if value is not None]
@@ -57,8 +66,20 @@ def plot(points: Sequence[Sample], since: float, until: float, step: float, widt
         label = labels[0] if row == 0 else labels[2] if row == HEIGHT - 1 else labels[1] if row == HEIGHT // 2 else ""
         found.append(f"{label:>{margin - 1}} {edge}{line}".rstrip())
     found.append(" " * margin + ("└" + "─" * columns if braille else "+" + "-" * columns))
+    if marks:
+        found.append(" " * (margin + 1) + mark_line(marks, since, until, columns))
     found.append(" " * (margin + 1) + _time_axis(since, until, columns))
     return found
+
+
+def mark_line(marks: Sequence[tuple[float, str]], since: float, until: float, columns: int) -> str:
+    """A line with the signs of what happened in their places."""
+    line = [" "] * columns
+    for when, sign in marks:
+        if since <= when <= until:
+            place = min(int((when - since) / (until - since) * columns), columns - 1)
+            line[place] = sign if line[place] == " " else min(line[place], sign)
+    return "".join(line).rstrip()
 
 
 def _draw(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from raspy.common.log import printable
-from raspy.common.process import LAST_END, STARTS, ExecutiveProcess, server_environment
+from raspy.common.process import LAST_END, RESTART, STARTS, ExecutiveProcess, server_environment
 
 logger = logging.getLogger("raspy.supervisor")
 
@@ -106,6 +106,7 @@ class Child:
         except OSError as error:
             logger.error("%s: cannot be started: %s", self.name, error)
             self._ended(f"could not be started: {error}")
+            self.exit_code = 1
             self.wait()
         else:
             self._changed(self)
@@ -131,7 +132,9 @@ class Child:
             self._reload_when_ready = self.state == STARTING
 
     def wait(self) -> None:
-        """Arrange the next start, with back-off."""
+        """Arrange the next start, with back-off unless it was asked for."""
+        if self.exit_code == RESTART:
+            self._delay = self._times.backoff[0]
         if time.monotonic() - self._started >= self._times.settled:
             self._delay = self._times.backoff[0]
         logger.info("%s: restarting in %.1f s", self.name, self._delay)
@@ -182,10 +185,16 @@ class Child:
             return
         code = self.process.returncode or 0
         how = f"exit code {code}" if code >= 0 else f"ended by {signal_name(-code)}"
-        asked = self.state == STOPPING and code in (0, -signal.SIGTERM)
+        again = code == RESTART
+        asked = again or (self.state == STOPPING and code in (0, -signal.SIGTERM))
         log = logger.info if asked else logger.warning
-        log("%s: %s after %.1f s", self.name, "stopped" if asked else how, time.monotonic() - self._started)
-        self._ended(self._why or ("stopped" if asked else how))
+        log(
+            "%s: %s after %.1f s",
+            self.name,
+            "stopped to be started again" if again else "stopped" if asked else how,
+            time.monotonic() - self._started,
+        )
+        self._ended(self._why or ("a restart was asked for" if again else "stopped" if asked else how))
         self.exit_code = code
         self._changed(self)
 

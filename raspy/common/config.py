@@ -11,7 +11,7 @@ import math
 import os
 import re
 import socket
-import tomllib
+import sys
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
@@ -25,13 +25,22 @@ ID = re.compile(r"[a-z0-9_-]{1,63}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
 """A host name (RFC 1123), and what else a resolver takes."""
 
-FILE_LIMIT = 1 << 20
-"""Bytes of a configuration file."""
+FILE_LIMIT = 1 << 18
+"""Characters of a configuration file. What the parser takes for one is some hundred times as much at worst."""
+DEEP = re.compile(r"(?:\.[ \t]*+[\w-]++[ \t]*+){16}")
+"""More parts of a dotted key than there can be: for one of n parts the parser takes n * n, in time and memory."""
+QUOTED = re.compile(r"""#.*|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?""")
+"""What may have dots and is no such key, or is one part of it."""
 SHOWN = 60
 """Characters of a wrong value that a message repeats."""
+SECRET = re.compile("password|passphrase|token|secret|credential", re.IGNORECASE)
+"""In the name of a key whose value no message repeats."""
 PORTS = 4
-NOT_KEYS = ("RASPY_CONFIG", "RASPY_TEST_")
+NOT_KEYS = ("RASPY_CONFIG", "RASPY_EXCHANGE", "RASPY_KEYS", "RASPY_TEST_")
 """Beginnings of environment variables that are no keys."""
+LOOPBACK = ("localhost", "::1", "[::1]")
+EXCHANGE = "/var/lib/raspy/exchange"
+"""Where the files of a backup pass on an installed Pi, whose servers may be of several users."""
 
 
 class ConfigError(GenericError, ValueError):
@@ -49,8 +58,11 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     ``le``, ``pattern`` (of the whole text), and ``extra={"unit": "s"}``; ``extra={"form": "a list of names"}`` says
     what to write where type and range do not. ``SECTION`` is the table's name.
 
-    The checks below raise :class:`ConfigError` with ``key: problem``, of a key of the section or of ``[bus]``;
-    :class:`Config` adds file and line.
+    A key of the type ``dict[str, dict[str, Any]]`` takes tables by name, as ``[section.key.NAME]``; the names are of
+    a-z, 0-9, _ and -, and what is in the tables is for :meth:`check` to look at.
+
+    The checks below raise :class:`ConfigError` with ``key: problem``, of a key of the section or of ``[bus]``, or with
+    ``key.NAME: problem`` or ``key.NAME.setting: problem``; :class:`Config` adds file and line.
     """
 
     SECTION: ClassVar[str] = ""
@@ -86,10 +98,26 @@ class BusConfig(Section, frozen=True):
         int,
         Meta(ge=1, le=65535 - PORTS + 1, description="First of the broker's four consecutive ports."),
     ] = 5514
+    broker_key: Annotated[
+        str,
+        Meta(
+            pattern=r"^([0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40})?$",
+            description="Public key of a broker on another machine, by which the connection is encrypted.",
+            extra={"form": "40 characters, as `raspy keys list` shows them on the broker's host"},
+        ),
+    ] = ""
     titanic: Annotated[
         bool,
         Meta(description="Titanic is on the bus; its store holds the settings of devices, and new ones wait for it."),
     ] = True
+    outbox_rows: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Readings that a server keeps at most while the broker is away, to log them later; 0: none.",
+        ),
+    ] = 200_000
 
     def check(self) -> None:
         if self.broker_ip.startswith("ipc://"):
@@ -104,6 +132,32 @@ class BusConfig(Section, frozen=True):
                 "broker_ip: must be an IP address, a host name, or ipc:// and a directory, as 127.0.0.1 "
                 f"(got {shown(self.broker_ip)})"
             )
+        if self.broker_key and self.broker_ip.startswith("ipc://"):
+            raise ConfigError(
+                f"broker_key: is for a broker on another machine, and {self.broker_ip} is on this one: leave it out"
+            )
+
+    def check_reach(self) -> None:
+        """Refuse a broker on another machine without its key; asked before anything but a broker speaks to it.
+
+        :raises ConfigError: ``key: problem``
+        """
+        if not self.broker_key and not is_local(self.broker_ip):
+            raise ConfigError(
+                f"broker_ip: {self.broker_ip} is another machine, and what is said to it must be encrypted: set "
+                "broker_key to the key that `raspy keys list` shows on the broker's host, and have `raspy keys new` "
+                "make one for this host there"
+            )
+
+
+def is_local(broker_ip: str) -> bool:
+    """Whether an address is in files, or a loopback address: what is said to it does not leave the machine."""
+    if broker_ip.startswith("ipc://") or broker_ip in LOOPBACK:
+        return True
+    try:
+        return socket.inet_pton(socket.AF_INET, broker_ip)[0] == 127
+    except OSError:
+        return False
 
 
 class RunConfig(Section, frozen=True):
@@ -160,15 +214,17 @@ class Config:
             except ValueError as error:
                 raise ConfigError(f"{candidate}: cannot be read: {error}") from error
             if len(text) > FILE_LIMIT:
-                raise ConfigError(f"{candidate}: is longer than {FILE_LIMIT >> 20} MB: is it the configuration?")
+                raise ConfigError(f"{candidate}: is longer than {FILE_LIMIT >> 10} kB: is it the configuration?")
             try:
-                return cls(tomllib.loads(text), candidate, text)
-            except tomllib.TOMLDecodeError as error:
-                raise ConfigError(f"{candidate}: is not TOML: {error}") from error
+                return cls(read_toml(text), candidate, text)
             except RecursionError as error:
-                raise ConfigError(f"{candidate}: is not a configuration: brackets are nested too deeply") from error
+                told = "is not a configuration: brackets or dotted keys are nested too deeply"
+                raise ConfigError(f"{candidate}: {told}") from error
             except ValueError as error:
-                raise ConfigError(f"{candidate}: is not a configuration: a number has too many digits") from error
+                # What is not TOML is told with its place; other than that, only a number can be refused.
+                told = "is not TOML" if type(error) is not ValueError else "is not a configuration"
+                told += f": {error}" if type(error) is not ValueError else ": a number has too many digits"
+                raise ConfigError(f"{candidate}: {told}") from error
         return cls()
 
     def section(self, section: type[S]) -> S:
@@ -193,6 +249,8 @@ class Config:
             problem = _problem(section, key, value, key in given)
             if problem:
                 raise self.refusal(section, key, problem)
+            if isinstance(value, dict):
+                self._check_names(section, key, value)
         try:
             result = msgspec.convert(values, section, strict=False)
             result.check()
@@ -218,19 +276,43 @@ class Config:
             raise self.located(error, section) from error
 
     def refusal(self, section: type[Section], key: str, problem: str) -> ConfigError:
-        """The error to raise for a key: where it was set, or would be, and what is wrong with it."""
+        """The error to raise for a key: where it was set, or would be, and what is wrong with it.
+
+        :param key: of the section; ``key.NAME`` a table by name, ``key.NAME.setting`` what is in one
+        """
         name = section.SECTION
+        key, *below = key.split(".", 2)
         variable = f"RASPY_{name.upper()}_{key.upper()}"
         if variable in os.environ:
-            return ConfigError(f"environment variable {variable}: {problem}")
-        return ConfigError(f"{self._where(name, key)}: {key} in [{name}]: {problem}")
+            return ConfigError(
+                ": ".join([f"environment variable {variable}", *filter(None, [".".join(below), problem])])
+            )
+        where = self._where(name, key, *below)
+        if not below:
+            return ConfigError(f"{where}: {key} in [{name}]: {problem}")
+        table = f"[{name}.{key}.{below[0]}]"
+        return ConfigError(f"{where}: {f'{below[1]} in {table}' if len(below) > 1 else table}: {problem}")
+
+    def _check_names(self, section: type[Section], key: str, tables: dict[str, Any]) -> None:
+        for name in tables:
+            if not ID.fullmatch(name):
+                variable = f"RASPY_{section.SECTION.upper()}_{key.upper()}"
+                must = f"{shown(name)} must be a name of 1 to 63 of a-z, 0-9, _ and -"
+                if variable in os.environ:
+                    raise ConfigError(f"environment variable {variable}: {must}")
+                where = self._where(section.SECTION, key, name)
+                place = (
+                    f"[{section.SECTION}.{key}.{name[:SHOWN]}]" if name.isprintable() else f"[{section.SECTION}.{key}]"
+                )
+                raise ConfigError(f"{where}: {place}: {must}")
 
     def located(self, error: ConfigError, section: type[Section]) -> ConfigError:
-        """An error that begins with a key, of the section or of ``[bus]``, with the place in front; else itself."""
+        """An error that begins with a key, of the section or of ``[bus]``, or of a table by name, with the place in
+        front; else itself."""
         head, _, problem = str(error).partition(": ")
         key = head.removesuffix(f" in [{section.SECTION}]")
         for owner in (section, BusConfig):
-            if problem and key in owner.__struct_fields__:
+            if problem and key.partition(".")[0] in owner.__struct_fields__:
                 return self.refusal(owner, key, problem)
         return error
 
@@ -266,11 +348,11 @@ class Config:
                 raise ConfigError(f"environment variable {prefix}{key.upper()}: is not UTF-8 text")
         return found
 
-    def _where(self, section: str, key: str | None = None) -> str:
-        """``file:line`` of a table or key, as well as the text tells."""
+    def _where(self, *wanted: str) -> str:
+        """``file:line`` of a section, of a key of it, or of what is below that, as well as the text tells."""
         if self.path is None:
             return "configuration"
-        wanted, best = [section] if key is None else [section, key], 0
+        best, found = 0, 0
         table: list[str] = []
         for number, line in enumerate(self._text.splitlines(), 1):
             head = HEAD.match(line)
@@ -279,15 +361,39 @@ class Config:
             else:
                 left = ASSIGNED.match(line)
                 names = [*table, *_names(left[1])] if left else []
-            if names[: len(wanted)] == wanted:
+            same = next(
+                (i for i, (a, b) in enumerate(zip(names, wanted, strict=False)) if a != b), min(len(names), len(wanted))
+            )
+            if same == len(wanted):
                 return f"{self.path}:{number}"
-            if not best and names[:1] == [section]:
-                best = number
-        return f"{self.path}:{best}" if best else self.path
+            if same > best:
+                best, found = same, number
+        return f"{self.path}:{found}" if best else self.path
 
 
 HEAD = re.compile(r"\s*\[{1,2}([^\[\]]+)\]")
 ASSIGNED = re.compile(r"\s*([^=#\[\]]+?)\s*=")
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """What a TOML text says. The parser is let go of again: a server asks it once, and would keep 0.2 MB.
+
+    :raises ValueError: it is not TOML (a class of its own, with the place), is too long, or has a number with too many
+        digits
+    :raises RecursionError: it is nested too deeply
+    """
+    if len(text) > FILE_LIMIT:
+        raise ValueError(f"it is longer than {FILE_LIMIT >> 10} kB")
+    if DEEP.search(QUOTED.sub("_", text)):
+        raise RecursionError("dotted keys are nested too deeply")
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    finally:
+        for name in ("tomllib", "tomllib._parser", "tomllib._re", "tomllib._types"):
+            sys.modules.pop(name, None)
+        re.purge()
 
 
 def _names(dotted: str) -> list[str]:
@@ -299,7 +405,7 @@ def _from_text(text: str) -> Any:
     """A value given as text: a TOML array or table when it looks like one, else the text itself."""
     if text[:1] in "[{":
         try:
-            return tomllib.loads(f"value = {text}")["value"]
+            return read_toml(f"value = {text}")["value"]
         except (ValueError, RecursionError):
             return text
     return text
@@ -345,11 +451,14 @@ def _problem(section: type[Section], key: str, value: Any, from_text: bool) -> s
         whole = all(re.fullmatch(rule.pattern, alone) for rule in rules if rule.pattern and isinstance(alone, str))
         if whole and not (isinstance(alone, float) and not math.isfinite(alone)):
             return ""
-    return f"must be {_wanted(kind, rules)} (got {shown(value)})"
+    wanted = _wanted(kind, rules)
+    # What was meant to be in a table may be a secret, as passwords of channels are.
+    got = shown(value) if wanted and not SECRET.search(key) else _kind(value)
+    return f"must be {wanted or f'tables by name, as [{section.SECTION}.{key}.NAME]'} (got {got})"
 
 
 def _wanted(kind: Any, rules: list[Meta]) -> str:
-    """What a key of a type takes, in words."""
+    """What a key of a type takes, in words; empty of tables by name."""
     for rule in rules:
         form = (rule.extra or {}).get("form")
         if form:
@@ -365,6 +474,8 @@ def _wanted(kind: Any, rules: list[Meta]) -> str:
     if base is str:
         least = any(rule.min_length for rule in rules)
         return "text in quotes" + (", not empty" if least else "")
+    if dict in (base, getattr(base, "__origin__", base)):
+        return ""
     most = next((f", at most {rule.max_length}" for rule in rules if rule.max_length), "")
     return f'a list of texts, as ["one", "two"]{most}'
 
@@ -382,11 +493,13 @@ def _number(bound: float) -> str:
 
 
 def shown(value: object) -> str:
-    """A wrong value as a message repeats it: cut when it is long."""
+    """A wrong value as a message repeats it: cut when it is long, and without what is in tables."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
         return "a table"
+    if isinstance(value, list | tuple) and any(isinstance(each, dict | list | tuple) for each in value):
+        return "a list"
     try:
         text = repr(value)
     except (ValueError, RecursionError):
@@ -396,9 +509,28 @@ def shown(value: object) -> str:
 
 
 def _kind(value: object) -> str:
-    return {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}.get(
-        type(value), type(value).__name__
-    )
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
+    return names.get(type(value), type(value).__name__)
+
+
+def read_table(section: type[S], table: dict[str, Any]) -> S:
+    """What a table holds that is not in the file by itself, as one of those by name; its own check is not made.
+
+    :raises ConfigError: ``key: problem``
+    """
+    known = section.__struct_fields__
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(f"{key}: is not known; known are {', '.join(known)}")
+        problem = _problem(section, key, value, False)
+        if problem:
+            raise ConfigError(f"{key}: {problem}")
+    try:
+        return msgspec.convert(table, section, strict=False)
+    except msgspec.ValidationError as error:
+        required = [field.name for field in msgspec.structs.fields(section) if field.required]
+        missing = next((f"{name}: must be given" for name in required if name not in table), None)
+        raise ConfigError(missing or f"{section.SECTION}: {error}") from error
 
 
 def local_hostname(config: BusConfig) -> str:
@@ -422,3 +554,15 @@ def state_directory(server: str) -> str:
         return given.split(":")[0]
     base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(base, "raspy", server)
+
+
+def exchange_directory() -> str:
+    """Where files of a backup pass between the servers and the command line: ``$RASPY_EXCHANGE``, else that of an
+    installed Pi where this user may write, else below ``$XDG_STATE_HOME/raspy``."""
+    given = os.environ.get("RASPY_EXCHANGE")
+    if given:
+        return os.path.abspath(given)
+    if os.path.isdir(EXCHANGE) and os.stat(EXCHANGE).st_mode & 0o020 and os.access(EXCHANGE, os.W_OK | os.X_OK):
+        return EXCHANGE
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(base, "raspy", "exchange")

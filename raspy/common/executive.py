@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from raspy.common import MDP
+from raspy.common.curve import context
 from raspy.common.notify import Notifier
 from raspy.common.pool import Done, Job, Pool
 from raspy.common.process import ExecutiveProcess
@@ -31,6 +32,9 @@ Socket = zmq.Socket[bytes]
 
 LONG_TURN = 0.25
 """Seconds of one turn of the loop that are worth a line in the log."""
+
+RESTART_AFTER = 0.2
+"""Seconds between the answer to a restart and the end of the loop."""
 
 SLEPT = 0.0001
 """Seconds; a poll that took longer has waited."""
@@ -76,7 +80,7 @@ class Executive:
         self.service = service
         self.broker_ip = broker_ip
         self.broker_port = broker_port
-        self.ctx: zmq.Context[Socket] = zmq.Context()
+        self.ctx: zmq.Context[Socket] = context()
         self.notifier = Notifier()
         self.pool = Pool(self._wake, self.guard)
         self.errors = 0
@@ -95,6 +99,8 @@ class Executive:
         self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._running = False
         self.stopping = False
+        self.again = False
+        """It ends to be started again."""
         self._destroyed = False
         self._instance = f"{MDP.routing_key(hostname, service)}.{os.getpid()}.{os.urandom(4).hex()}"
         self._pool_timer: Timer | None = None
@@ -211,6 +217,14 @@ class Executive:
         """Ask the loop to end, from any thread or a signal; :meth:`run` then returns."""
         self.stopping = True
         self._wake()
+
+    def restart(self) -> None:
+        """On the loop: end in a moment, once what was just answered is out; the supervisor starts it again at once."""
+        self.call_later(RESTART_AFTER, self._restart)
+
+    def _restart(self) -> None:
+        self.again = not self.stopping
+        self.shutdown()
 
     def destroy(self) -> None:
         """Close every socket and the context; harmless when repeated."""

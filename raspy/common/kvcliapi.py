@@ -13,6 +13,7 @@ from time import monotonic
 import zmq
 
 from raspy.common import MDP
+from raspy.common.curve import context
 from raspy.common.executive import Executive
 from raspy.common.kvpublisher import KvPublisher
 from raspy.common.kvsimple import ICANHAZ, KTHXBAI, connection, parse
@@ -34,7 +35,7 @@ def snapshot(broker_ip: str, broker_port: int, subtree: str, timeout: float = 2.
     replica = Replica(subtree, lambda key, body: None)
     replica.begin()
     address = MDP.endpoint(broker_ip, broker_port, MDP.SNAPSHOT)
-    with zmq.Context() as ctx, connection(ctx, zmq.DEALER, address) as socket:
+    with context() as ctx, connection(ctx, zmq.DEALER, address) as socket:
         socket.connect(address)
         socket.send_multipart([ICANHAZ, replica.subtree.encode()])
         deadline = monotonic() + timeout

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ MOST_EVENTS = 256
 MOST_DELETED = 1024
 """Deletions that are sent again after a broken connection."""
 EVENT = "/event/"
+READINGS = DEVICE.decode()
 ZERO = pack(0)
 LATE = "nothing was published in time"
 
@@ -50,9 +52,13 @@ class KvPublisher:
         """Called when the Proxy is back after it was away."""
         self.on_connected: Callable[[bool], None] | None = None
         """Called when the connection was made (True) or broke (False)."""
+        self.on_reading: Callable[[str, bytes], None] | None = None
+        """Called with each value that is published below ``/device/``, before it is sent."""
         self.dropped = 0
         """Events that were dropped because too many waited; the oldest go first."""
         self.connected = False
+        self.lost = math.inf
+        """When the last connection broke (monotonic, s); infinity: none has."""
         self._kept: dict[str, tuple[bytes, float]] = {}
         self._deleted: dict[str, None] = {}
         self._waiting: dict[str, bytes] = {}
@@ -90,6 +96,8 @@ class KvPublisher:
             self._events.append((key, body))
         else:
             self._remember(key, body)
+            if self.on_reading is not None and body and key.startswith(READINGS):
+                self.loop.guard(self.on_reading, key, body)
             if not self._waiting and not self._events and self._sent(key, body):
                 return
             # at the end, so that keys keep the order of their last values
@@ -163,6 +171,8 @@ class KvPublisher:
                 return
             connected = struct.unpack("=H", event[0][:2])[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             changed, self.connected = connected != self.connected, connected
+            if changed and not connected:
+                self.lost = monotonic()
             if changed and self.on_connected is not None:
                 self.on_connected(connected)
             if self.connected:

@@ -139,11 +139,12 @@ def connection(context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str)
     """A socket that, once connected, keeps trying to reach the Proxy, and notices when it is gone."""
     socket = context.socket(kind)
     socket.linger = 0
-    socket.reconnect_ivl = RECONNECT_MS
-    socket.reconnect_ivl_max = LONGEST_RECONNECT_MS
-    socket.heartbeat_ivl = PING_MS
-    socket.heartbeat_timeout = PONG_MS
-    socket.ipv6 = address.startswith("tcp://[")
+    if not socket.heartbeat_ivl:  # else the context has given it what a connection to another machine needs
+        socket.reconnect_ivl = RECONNECT_MS
+        socket.reconnect_ivl_max = LONGEST_RECONNECT_MS
+        socket.heartbeat_ivl = PING_MS
+        socket.heartbeat_timeout = PONG_MS
+        socket.ipv6 = address.startswith("tcp://[")
     return socket
 
 

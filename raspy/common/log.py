@@ -8,10 +8,13 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from queue import SimpleQueue
 from typing import Any
 
 import msgspec
+
+from raspy.common.lent import Lent, lent
 
 _ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 _ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -29,6 +32,8 @@ WAITING_RECORDS = 500
 """Records that wait for whoever reads the log, at most."""
 WAITING_TEXT = 131072
 """Characters of their text, at most, unless one alone has more."""
+KEPT_RECORDS, KEPT_TEXT = 200, 300
+"""Records that a process keeps of its own, and characters of each."""
 LAST_WORDS = 2.0
 """Seconds at most that the end of a process waits until what it has logged is written."""
 
@@ -115,6 +120,35 @@ class RateLimit(logging.Filter):
             record.msg = f"{record.getMessage()} ({missing} more like this were left out)"
             record.args = ()
         return count <= self._most
+
+
+class Recent(logging.Filter):
+    """Keeps the last records that pass, from INFO on, for whoever asks the process; lets everything through."""
+
+    def __init__(self, most: int = KEPT_RECORDS) -> None:
+        super().__init__()
+        self._records: deque[tuple[float, int, str, str]] = deque(maxlen=most)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record; of an exception, what it says."""
+        if record.levelno >= logging.INFO:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+            self._records.append((record.created, record.levelno, record.name, printable(text[:KEPT_TEXT])))
+        return True
+
+    def last(self, most: int) -> list[dict[str, Any]]:
+        """The last records, the newest last: time (Unix, s), level, name, text."""
+        found = list(self._records)[-most:] if most > 0 else []
+        return [
+            {"time": round(created, 3), "level": logging.getLevelName(level).lower(), "name": name, "text": text}
+            for created, level, name, text in found
+        ]
+
+
+RECENT = Recent()
+"""The records of this process."""
 
 
 class DescriptorHandler(logging.Handler):
@@ -231,7 +265,9 @@ def journal_handler(name: str, hostname: str) -> logging.Handler | None:
     :param hostname: for the field RASPY_HOST
     """
     try:
-        from systemd.journal import JournalHandler
+        # It takes the class for what it reads of a journal, and for names of messages: nobody asks for them here.
+        with lent(Lent("uuid", UUID=type("Unused", (), {"__init__": lambda self, *_, **__: None}))):
+            from systemd.journal import JournalHandler
     except ImportError:
         return None
     fields: dict[str, Any] = {
@@ -263,6 +299,7 @@ def setup(name: str, level: str = "info", hostname: str = "", json: bool = False
     handler = QueueHandler(target)
     handler.setFormatter(JsonFormatter(name) if json else Formatter(name, form))
     handler.addFilter(RateLimit())
+    handler.addFilter(RECENT)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

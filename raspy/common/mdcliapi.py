@@ -12,10 +12,11 @@ import msgspec
 import zmq
 
 from raspy.common import MDP
+from raspy.common.curve import context
 
 READING_VERBS = frozenset(
-    b"all check examples export get info keys list list_keys log next output query rows show status template "
-    b"version".split()
+    b"all channels check definitions events examples export form form_kinds form_new get history info keys labels list "
+    b"list_keys log next output query rows show status template version".split()
 )
 """First frames of requests to our servers that change nothing, and so may be sent again."""
 
@@ -52,7 +53,7 @@ class MajorDomoClient:
     def __init__(self, broker: str) -> None:
         self.broker = broker
         self.verbose = False
-        self.ctx: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.ctx = context()
         self.client: zmq.Socket[bytes] | None = None
         self.poller = zmq.Poller()
         self._ours: set[bytes] = set()

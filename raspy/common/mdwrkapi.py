@@ -7,6 +7,7 @@ heartbeats while the caller works.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -79,6 +80,7 @@ class WorkerConnection:
         self._get: Callable[[], list[bytes] | None]
         self._has_input: Callable[[], bool]
         self._connection = 0
+        self._opened = 0.0
         self._attempts = 0
         self._sent = 0.0
         self._waiting: Timer | None = None
@@ -92,8 +94,14 @@ class WorkerConnection:
             self._waiting.cancel()
         self._disconnect(goodbye=True)
 
-    def reopen(self) -> None:
-        """Register again on a new socket: the broker is known to have started anew."""
+    def reopen(self, lost: float = math.inf) -> None:
+        """Register again on a new socket: the broker is known to have started anew.
+
+        :param lost: when the old one went (monotonic, s). A socket that was opened since has registered, or will when
+            it is connected: to close it would tell the new broker that this worker has crashed
+        """
+        if self._opened > lost:
+            return
         self._attempts = 0
         self._retry()
 
@@ -116,9 +124,11 @@ class WorkerConnection:
             self.loop.report(error, "opening a socket to the broker")
             self._retry()
             return
+        self._opened = time.monotonic()
         self._socket.linger = 0
-        self._socket.reconnect_ivl = 100
-        self._socket.reconnect_ivl_max = 2000
+        if not self._socket.heartbeat_ivl:  # else the context has given it what another machine needs
+            self._socket.reconnect_ivl = 100
+            self._socket.reconnect_ivl_max = 2000
         self._socket.connect(self.address)
         self._put, self._get, self._has_input = (
             sender(self._socket),

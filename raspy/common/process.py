@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 
+from raspy.common.registry import SERVERS
+
 LIFELINE = "RASPY_LIFELINE"
 """Set for a child whose standard input is a pipe that its parent holds open: it ends with the parent."""
 STARTS = "SUPERVISOR_STARTS"
@@ -21,6 +23,8 @@ LAST_END = "SUPERVISOR_LAST_END"
 """Set by the supervisor from the second start on: why the process before ended, one line of printable text."""
 RUNNER = [sys.executable, os.path.join(os.path.dirname(os.path.dirname(__file__)), "__main__.py"), "server"]
 """What a server's name is added to; a script costs each process 0.2 MB less than ``-m`` and a module."""
+RESTART = 75
+"""Exit code of a server that was asked to be started again: EX_TEMPFAIL of sysexits(3head), which nothing else uses."""
 GRACE = 10.0
 """Seconds a process may take to stop before it is killed."""
 
@@ -155,7 +159,7 @@ def server_environment(name: str) -> dict[str, str]:
     if "STATE_DIRECTORY" in environment:
         # Given for all of us: each server has one of its own below it.
         environment["STATE_DIRECTORY"] = os.path.join(environment["STATE_DIRECTORY"].split(":")[0], name)
-    return environment
+    return {**SERVERS[name].environment, **environment} if name in SERVERS else environment
 
 
 def plain_environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Runs one server in this process: what ``raspy server NAME`` and a systemd unit start.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 the configuration or the machine must be changed first (one line
-on stderr says how), so that a restart would be in vain.
+on stderr says how), so that a restart would be in vain; 75 (``process.RESTART``) to be started again at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from raspy.common.lent import Lent, lent
 from raspy.common.registry import SERVERS, known_sections
 
 if TYPE_CHECKING:
@@ -23,13 +24,23 @@ USAGE = "use: raspy {} NAME [--config FILE] [--json]; the servers are " + ", ".j
 
 
 def light_zmq() -> None:
-    """Import pyzmq, then let go of what it needs while it is imported.
+    """Import pyzmq, then let go of what it needs while it is imported; and socket without selectors, which it has for
+    sending files.
 
     On Python 3.13 it takes a few constants from inspect, which brings along the parser of Python's own syntax:
-    0.5 MB for each process.
+    0.5 MB for each process. And it imports pickle, random, platform and json for functions that nobody calls here: as
+    much again.
     """
     before = set(sys.modules)
-    import zmq  # noqa: F401
+    with lent(
+        Lent("pickle", DEFAULT_PROTOCOL=4),
+        Lent("random"),
+        Lent("platform", python_implementation=lambda: sys.implementation.name),
+        Lent("json"),
+    ):
+        import zmq  # noqa: F401
+    with lent(Lent("selectors")):
+        import socket  # noqa: F401
 
     for name in ("inspect", "ast", "dis", "opcode", "tokenize", "token"):
         if name not in before:
@@ -37,15 +48,28 @@ def light_zmq() -> None:
 
 
 def light_msgspec() -> None:
-    """Import msgspec, keeping it from typing_extensions, where typing has all it needs.
+    """Import msgspec, keeping it from typing_extensions, where typing has all it needs; from uuid and decimal, of which
+    it wants to know the classes: no value here is of them; from its own parts for schemas, which few servers make, and
+    then only when asked, and for other formats; and from reading its version, for which it imports json.
 
-    typing_extensions imports inspect, and with it 1.3 MB for each process.
+    typing_extensions imports inspect, and with it 1.3 MB for each process; the others take 0.6 MB.
     """
     if "msgspec" in sys.modules or "typing_extensions" in sys.modules:
         return
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    unused = type("Unused", (), {"unknown": None})
+    schemas = Lent("msgspec._json_schema")
+    for name in ("schema", "schema_components"):
+        schemas.__dict__[name] = schemas.later(name)
     try:
-        import msgspec  # noqa: F401
+        with lent(
+            Lent("uuid", UUID=unused, SafeUUID=unused),
+            Lent("decimal", Decimal=unused),
+            schemas,
+            Lent("msgspec._version", get_versions=lambda: {"version": "unknown"}, __version__="unknown"),
+            *(Lent(f"msgspec.{name}") for name in ("inspect", "toml", "yaml")),
+        ):
+            import msgspec  # noqa: F401
     finally:
         del sys.modules["typing_extensions"]
 
@@ -147,6 +171,13 @@ def check_config(config: Config, starting: bool = False) -> None:
     local_hostname(config.section(BusConfig))
     for section in here:
         config.check_here(section, starting)
+    if "broker" not in chosen:
+        # Whether this host's own key is there is told when it is needed: it may come later than the configuration.
+        bus = config.section(BusConfig)
+        try:
+            bus.check_reach()
+        except ConfigError as error:
+            raise config.located(error, BusConfig) from error
 
 
 def run_server(name: str, config_path: str | None = None, json: bool = False) -> int:
@@ -155,18 +186,45 @@ def run_server(name: str, config_path: str | None = None, json: bool = False) ->
     :param json: log JSON objects instead of readable lines
     """
 
-    def act(config: Config) -> None:
+    def act(config: Config) -> int:
         from raspy.common.config import ConfigError
+        from raspy.common.process import RESTART
 
         config.check_sections(known_sections())
         server = load_class(name)
         config.check_here(server.CONFIG)
+        if name != "broker":
+            from raspy.common.curve import reach
+
+            reach(config, serves=True)
+        _settle(name, server)
         try:
-            server.from_config(config).run()
+            made = server.from_config(config)
+            made.run()
+            return RESTART if made.again else GOOD
         except ConfigError as error:
             raise config.located(error, server.CONFIG) from error
 
     return _guarded(name, config_path, json, act)
+
+
+def _settle(name: str, server: Any) -> None:
+    """Take a restore that is decided, before the server looks at its files. See :mod:`raspy.common.backup.staging`.
+
+    :raises SystemExit: it cannot be taken now, and nothing else may be served; a restart tries again
+    """
+    from raspy.common.backup.parts import is_restoring
+    from raspy.common.config import state_directory
+
+    if not is_restoring(state_directory(name)):
+        return
+    from raspy.common.backup.staging import settle
+
+    try:
+        settle(name, getattr(server, "KEEPS", ()))
+    except (OSError, ValueError) as error:
+        logging.getLogger("raspy.backup").error("%s: what is restored cannot be taken: %s", name, error)
+        raise SystemExit(FAILED) from error
 
 
 def make_safe(name: str, config_path: str | None = None, json: bool = False, ended: bool = False) -> int:
@@ -231,7 +289,7 @@ def check(config_path: str | None = None, json: bool = False, starting: bool = F
     return _guarded("check", config_path, json, lambda config: check_config(config, starting))
 
 
-def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Config], None]) -> int:
+def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Config], int | None]) -> int:
     # SIGABRT, the watchdog's, then shows where each thread was.
     faulthandler.enable()
     light_zmq()
@@ -244,7 +302,7 @@ def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Conf
     try:
         config = Config.load(config_path)
         log.setup(name, config.section(RunConfig).log_level, local_hostname(config.section(BusConfig)), json)
-        act(config)
+        return act(config) or GOOD
     except ConfigError as error:
         if json:
             say(error, json, name)
@@ -253,7 +311,6 @@ def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Conf
         return WRONG_USE
     except KeyboardInterrupt:
         return FAILED
-    return GOOD
 
 
 def main(arguments: list[str] | None = None) -> int:

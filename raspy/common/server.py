@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from raspy import __version__
 from raspy.common import MDP
-from raspy.common.config import BusConfig, Config, Section, local_hostname
+from raspy.common.backup.parts import Part
+from raspy.common.config import BusConfig, Config, Section, local_hostname, state_directory
 from raspy.common.executive import Executive
 from raspy.common.kvcliapi import KvPublisher
-from raspy.common.mdwrkapi import Reply, WorkerConnection
+from raspy.common.log import KEPT_RECORDS, RECENT
+from raspy.common.mdwrkapi import Reply
+from raspy.common.outbox import is_left
+from raspy.common.slots import Slots
 from raspy.common.statistics import SNMP, SNMPCounter, Statistics, memory, supervised
-from raspy.common.verbs import Later, VerbError, Verbs, json_encode
+from raspy.common.verbs import Later, VerbError, Verbs, json_encode, whole
+
+if TYPE_CHECKING:
+    from raspy.common.backup.desk import Desk
+    from raspy.common.outbox.outbox import Outbox
 
 MEMORY_REPLIES = 256
 """Replies of acting verbs kept for repeats of their request."""
@@ -25,6 +33,9 @@ MEMORY_BYTES = 512 * 1024
 """Bytes that those replies may take together."""
 BROKER_PATIENCE = 3.0
 """Seconds that the broker may be away before it is reported."""
+
+TELL_AGAIN = 5.0
+"""Seconds after which the status line is told anew, where it has changed."""
 
 CONDITIONS, CONDITION = 20, 500
 """Conditions that are told, and characters of each: what the broker passes on is bounded."""
@@ -43,6 +54,8 @@ class Server(Executive, Statistics):
 
     CONFIG: ClassVar[type[Section]] = Section
     """The section of the configuration that is this server's own."""
+    KEEPS: ClassVar[tuple[Part, ...]] = ()
+    """What of its state directory is in a backup."""
 
     def __init__(
         self,
@@ -56,7 +69,12 @@ class Server(Executive, Statistics):
         self.conditions: dict[str, str] = {}
         """What is wrong now, by name: reported states, not reasons to die."""
         self.publisher: KvPublisher | None = None
-        self._connections: list[WorkerConnection] = []
+        self.desk: Desk | None = None
+        self.outbox: Outbox | None = None
+        """Readings that nobody could take; made as soon as there is one to be kept."""
+        self.outbox_rows = 0
+        """How many of them are kept at most; 0: none."""
+        self._offered: list[Slots] = []
         self._memory = ReplyMemory()
         self._requests = self.add_statistic(SNMPCounter(f"{service}.requests", "Requests taken"))
         self._refused = self.add_statistic(
@@ -73,10 +91,12 @@ class Server(Executive, Statistics):
         :raises raspy.common.config.ConfigError: naming file, line and key
         """
         bus = config.section(BusConfig)
-        return cls._configured(
+        made = cls._configured(
             {"hostname": local_hostname(bus), "broker_ip": bus.broker_ip, "broker_port": bus.broker_port},
             config.section(cls.CONFIG),
         )
+        made.outbox_rows = bus.outbox_rows
+        return made
 
     @classmethod
     def _configured(cls, bus: dict[str, Any], settings: Any) -> Self:
@@ -94,18 +114,29 @@ class Server(Executive, Statistics):
         self.publisher.on_epoch = self._broker_restarted
         self.publisher.on_connected = self._broker_connected
         self.call_later(BROKER_PATIENCE, self._miss_broker)
+        if self.outbox_rows:
+            self.publisher.on_reading = self._keep_reading
+            if is_left(state_directory(self.service)):
+                self._make_outbox()
+        if self.KEEPS:
+            from raspy.common.backup.desk import Desk
+
+            self.desk = Desk(self)
+            self.desk.start()
         address = MDP.endpoint(self.broker_ip, self.broker_port)
         for verbs in self._worker_verbs():
-            for _ in range(verbs.slots):
-                service = self.service_name(verbs).encode()
-                self._connections.append(WorkerConnection(self, address, service, self._take(verbs)))
+            service = self.service_name(verbs).encode()
+            self._offered.append(Slots(self, address, service, self._take(verbs), verbs.slots))
         self._tell()
+        self.call_every(TELL_AGAIN, self._tell)
 
     def stop(self) -> None:
         """Leave the bus."""
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        if self.outbox is not None:
+            self.outbox.stop()
+        for slots in self._offered:
+            slots.close()
+        self._offered.clear()
         if self.publisher is not None:
             self.publisher.close()
 
@@ -143,10 +174,20 @@ class Server(Executive, Statistics):
         self._statistics[f"{self.service}.errors"].set(self.errors)
         self._statistics[f"{self.service}.longest_turn"].set(round(self.longest_turn * 1000, 1))
         self._statistics[f"{self.service}.hung"].set(self.pool.hung)
+        if self.outbox is not None:
+            self._statistics[f"{self.service}.outbox"].set(self.outbox.waiting)
 
     def worker_mmi(self) -> Verbs:
         """Serve ``<hostname>.<server>.mmi``: how this server is."""
         return MMI
+
+    def worker_backup(self) -> Verbs | None:
+        """Serve ``<hostname>.<server>.backup``, where the server keeps something."""
+        if not self.KEEPS:
+            return None
+        from raspy.common.backup.desk import BACKUP
+
+        return BACKUP
 
     def services(self) -> list[str]:
         """The full names of the services that this server offers."""
@@ -157,7 +198,8 @@ class Server(Executive, Statistics):
         return verbs.name if verbs.whole_name else f"{self.name}.{verbs.name}"
 
     def _worker_verbs(self) -> list[Verbs]:
-        return [getattr(self, method)() for method in dir(type(self)) if method.startswith("worker_")]
+        found = (getattr(self, method)() for method in dir(type(self)) if method.startswith("worker_"))
+        return [verbs for verbs in found if verbs is not None]
 
     def _take(self, verbs: Verbs) -> Any:
         def on_request(body: list[bytes], reply: Reply) -> None:
@@ -207,10 +249,23 @@ class Server(Executive, Statistics):
         return later, reads
 
     def _broker_restarted(self) -> None:
-        for connection in self._connections:
-            connection.reopen()
+        assert self.publisher is not None
+        for slots in self._offered:
+            slots.reopen(self.publisher.lost)
+
+    def _keep_reading(self, key: str, body: bytes) -> None:
+        (self.outbox or self._make_outbox()).take(key, body)
+
+    def _make_outbox(self) -> Outbox:
+        # Servers without readings, which are most of them, do without it.
+        from raspy.common.outbox.outbox import Outbox
+
+        self.outbox = Outbox(self, state_directory(self.service), self.outbox_rows)
+        return self.outbox
 
     def _broker_connected(self, connected: bool) -> None:
+        if self.outbox is not None:
+            self.outbox.connected_changed(connected)
         if connected:
             self.condition("broker", None)
         else:
@@ -309,3 +364,22 @@ def reload(server: Server) -> str:
     """Do what SIGHUP does: look at the hardware again. The configuration is read when a server starts."""
     server.call_later(0, server._reload)
     return "reloading"
+
+
+@MMI.verb()
+def restart(server: Server, pid: str = "") -> str:
+    """End cleanly and be started again at once, by ``raspy run`` or systemd; outputs go to their safe state
+    meanwhile. With a process id: only when the server is still that process (else ``409``), so that what comes twice
+    is done once."""
+    if pid and pid != str(os.getpid()):
+        raise VerbError(MDP.CONFLICT, f"{server.name} is another process by now: it was restarted already")
+    MDP.logger.info("a restart was asked for")
+    server.restart()
+    return "restarting"
+
+
+@MMI.verb(reads=True)
+def log(server: Server, lines: str = str(KEPT_RECORDS)) -> list[dict[str, Any]]:
+    """The last records of the server's log since its start, from INFO on and 200 at most, the newest last: time
+    (Unix, s), level, name, text."""
+    return RECENT.last(whole(lines, "lines"))

@@ -15,6 +15,8 @@ from raspy.common import MDP
 
 json_encode = msgspec.json.Encoder().encode
 
+PATIENCE = 3.0
+"""Seconds that the disk may take before the answer is that it has not yet."""
 VARARGS = 0x04
 """CO_VARARGS of a code object (the inspect module's documentation): the function takes ``*args``."""
 
@@ -111,7 +113,7 @@ class Verbs:
     """The verbs of one service.
 
     :param name: the last part of the service's name: ``<hostname>.<server>.<name>``
-    :param slots: worker connections that the service opens, so many requests it takes at a time
+    :param slots: requests that the service takes at a time, at most: see :class:`raspy.common.slots.Slots`
     :param whole_name: the name is the service's whole one, with no host in front: there is one on the bus
     """
 
@@ -154,6 +156,47 @@ class Verbs:
         return verb
 
 
+def kept(loop: Any, act: Callable[[Callable[[Exception | None], None]], Any], answer: Callable[[], Any]) -> Later:
+    """Do what ends with ``done(error)`` once it is on the disk, and answer then; 503 when that takes too long.
+
+    :param loop: the server
+    :param act: called with ``done``; an error's attribute ``status`` is that of the answer, without one it is 500
+    :param answer: what to answer
+    """
+    later = Later()
+    waits = loop.call_later(
+        PATIENCE,
+        later.fail,
+        MDP.UNAVAILABLE,
+        f"the disk has not taken it for {PATIENCE:g} s; it holds once it has",
+    )
+
+    def done(error: Exception | None) -> None:
+        waits.cancel()
+        if error is None:
+            later.reply(answer())
+        else:
+            later.fail(getattr(error, "status", MDP.ERROR), str(error))
+
+    try:
+        act(done)
+    except Exception:
+        waits.cancel()
+        raise
+    return later
+
+
 def shown(frame: bytes, limit: int = 60) -> str:
     """A frame from outside as it may stand in a message: short, one line, nothing but printable text."""
     return repr(frame[:limit].decode("utf-8", "replace")) + ("..." if len(frame) > limit else "")
+
+
+def whole(text: str, name: str) -> int:
+    """An argument that is a whole number from 0 on.
+
+    :param name: what it is called in messages
+    :raises VerbError: 400, it is none
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise VerbError(MDP.BAD_REQUEST, f"{name}: {text[:20]!r} is not a whole number")
+    return int(text)

@@ -61,12 +61,16 @@ _INPUT = int(zmq.POLLIN)
 _DROPPED_PARTS = 2000
 
 
-def receiver(zsocket: zmq.Socket[bytes], frame_limit: int = 1024) -> Callable[[], list[bytes] | None]:
+def receiver(
+    zsocket: zmq.Socket[bytes], frame_limit: int = 1024, note: Callable[[zmq.Frame], None] | None = None
+) -> Callable[[], list[bytes] | None]:
     """A function that takes one message off a socket without waiting; None when there is none now.
 
     It does what ``recv_multipart`` does in half the time: a part's own ``more`` flag is asked, where
     ``recv_multipart`` asks the socket's RCVMORE option of each. A message of more parts than ``frame_limit`` is cut
     to that; the calls after it drop the rest, a bounded number of parts each, so that millions hold up nobody.
+
+    :param note: is shown the first part, whose properties tell of the connection that it came by
     """
     receive = _Backend.recv.__get__(zsocket)
     dropping = False
@@ -83,6 +87,8 @@ def receiver(zsocket: zmq.Socket[bytes], frame_limit: int = 1024) -> Callable[[]
             frame = receive(_NOW, False)
         except zmq.Again:
             return None
+        if note is not None:
+            note(frame)
         frames = [frame.bytes]
         while frame.more:
             if len(frames) == frame_limit:

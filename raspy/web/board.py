@@ -17,7 +17,11 @@ import msgspec
 
 from raspy.common.executive import Executive, Timer
 from raspy.common.MDP import ServerError
-from raspy.web.rows import EVENT, Held, row
+from raspy.web.names import Names
+from raspy.web.rows import ALARM, DEVICE, EVENT, MODE, MODE_END, RUNNING, SERVER, Held, is_mode_end, row
+from raspy.web.sparks import Spark, Sparks
+from raspy.web.texts import ENGLISH, fields
+from raspy.web.words import Words
 
 FLUSH = 0.2
 """Seconds in which changes are gathered into one message."""
@@ -32,6 +36,8 @@ ROWS_LIMIT = 300
 EVENTS = 20
 """Events that the page remembers."""
 LIVE = "live"
+GONE = ("stopped", "lost")
+"""States of a server that answers nothing."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,9 +52,11 @@ class Snapshot:
     :param version: rises with every change; of no meaning after a restart of the server
     :param bus: ``live``, ``connecting`` or ``lost``
     :param taken: monotonic time, s
+    :param sparks: by key, how a value went
+    :param labels: by ``<host>.<server>.<device>``, what an owner calls a device
     """
 
-    __slots__ = ("bus", "events", "held", "streams", "taken", "version")
+    __slots__ = ("bus", "events", "held", "labels", "sparks", "streams", "taken", "version")
 
     def __init__(
         self,
@@ -58,6 +66,8 @@ class Snapshot:
         held: dict[str, Held],
         events: tuple[Held, ...],
         streams: int,
+        sparks: dict[str, Spark] | None = None,
+        labels: dict[str, str] | None = None,
     ) -> None:
         self.version = version
         self.bus = bus
@@ -65,6 +75,26 @@ class Snapshot:
         self.held = held
         self.events = events
         self.streams = streams
+        self.sparks = sparks or {}
+        self.labels = labels or {}
+
+    def label(self, device: str) -> str:
+        """What an owner calls a device ``<host>.<server>.<device>``; its name where there is nothing else."""
+        return self.labels.get(device) or device.split(".", 2)[-1]
+
+    def service(self, hostname: str, server: str) -> str:
+        """The server of a kind that there is one of, as ``logger``: that of a host if it has one, and one that runs if
+        there is any."""
+        own = f"{hostname}.{server}"
+        known = [key.removeprefix("/server/") for key in self.held if SERVER.fullmatch(key)]
+        found = [name for name in known if name.endswith(f".{server}")]
+        running = [name for name in found if self.runs(name)] or found
+        return own if own in running or not running else min(running)
+
+    def runs(self, server: str) -> bool:
+        """Whether a server can answer, by its whole name."""
+        held = self.held.get(f"/server/{server}")
+        return held is not None and fields(held.body).get("state") not in GONE
 
     @property
     def live(self) -> bool:
@@ -78,7 +108,8 @@ class Stream:
     An iterator of bytes; :meth:`close` is called by whoever serves it, also when it was never read.
     """
 
-    def __init__(self, leave: Callable[[Stream], None]) -> None:
+    def __init__(self, leave: Callable[[Stream], None], words: Words = ENGLISH) -> None:
+        self.words = words
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._leave = leave
         self._behind = False
@@ -162,6 +193,8 @@ class Board:
         self._reload = False
         self._flush_timer: Timer | None = None
         self._closed = False
+        self.sparks = Sparks(loop, self.told)
+        self.names = Names(loop, self.told)
 
     def start(self) -> None:
         """Begin to give the streams signs of life."""
@@ -170,6 +203,8 @@ class Board:
     def close(self) -> None:
         """End every stream, and take no more."""
         self._closed = True
+        self.sparks.close()
+        self.names.close()
         for stream in self._streams:
             stream.end()
         self._streams.clear()
@@ -177,15 +212,41 @@ class Board:
     def change(self, key: str, body: bytes) -> None:
         """A key has a new body; an empty one deletes it."""
         if body:
-            held = Held(key, body, time.monotonic(), time.time())
-            self._reload |= key not in self._held
+            wall = time.time()
+            held = Held(key, body, time.monotonic(), wall)
+            # An alarm in another state stands in another place, and other things can be done with it.
+            before = self._held.get(key)
+            self._reload |= before is None or key.startswith(ALARM)
             self._held[key] = held
             if key.startswith(EVENT):
                 self._events.append(held)
                 self._reload = True
+            else:
+                self._follow(held, before, wall)
         elif self._held.pop(key, None) is not None:
             self._reload = True
+            self.sparks.drop(key)
         self._changed.add(key)
+        self._touch()
+
+    def _follow(self, held: Held, before: Held | None, wall: float) -> None:
+        """Have the lines and labels follow what is on the tree."""
+        device = DEVICE.fullmatch(held.key)
+        if device is not None:
+            self.names.see(f"{device['host']}.{device['server']}")
+            if not held.key.endswith(MODE_END):
+                self.sparks.add(held, wall)
+            return
+        server = SERVER.fullmatch(held.key)
+        if server is not None and _runs(held) and not (before is not None and _runs(before)):
+            name = held.key.removeprefix("/server/")
+            self.names.ask(name)
+            if server["server"] == "logger" and (server["host"] == self._loop.hostname or not self.sparks.service):
+                self.sparks.logger(f"{name}.log")
+
+    def told(self) -> None:
+        """More is known than what is on the tree: open pages are to load anew."""
+        self._reload = True
         self._touch()
 
     def bus(self, state: str) -> None:
@@ -198,27 +259,32 @@ class Board:
     def snapshot(self) -> Snapshot:
         """The board as it is now."""
         if self._snapshot is None:
-            events = tuple(sorted(self._events, key=lambda held: held.age_at(time.monotonic()) or 0.0))
+            now = time.monotonic()
+            events = tuple(sorted(self._events, key=lambda held: _old(held, now)))
             self._snapshot = Snapshot(
                 f"{self._start}{self._version}",
                 self._bus,
-                time.monotonic(),
+                now,
                 dict(self._held),
                 events,
                 len(self._streams),
+                self.sparks.lines(),
+                self.names.labels,
             )
+            self.names.look()
         return self._snapshot
 
-    def subscribe(self, since: str) -> Stream | None:
+    def subscribe(self, since: str, words: Words = ENGLISH) -> Stream | None:
         """A stream of what changes from now on; None: there are as many as may be.
 
         :param since: the version that the client shows; when it is not the newest, it is told to reload
+        :param words: the language of the client
         """
         if self._closed or len(self._streams) >= self._cap:
             # A client that left is noticed when it is written to: make room for the next one to ask.
             self._tell(ALIVE)
             return None
-        stream = Stream(self.leave)
+        stream = Stream(self.leave, words)
         self._streams.add(stream)
         self._snapshot = None
         current = since == f"{self._start}{self._version}"
@@ -271,10 +337,24 @@ class Board:
             self._tell(RELOAD)
             return
         now = time.monotonic()
-        rows = [row(self._held[key], now, self._bus == LIVE).update() for key in sorted(changed)]
-        data = _encode({"version": self._version, "rows": rows})
-        self._tell(message("rows", data))
+        ends = [key for key in changed if is_mode_end(key, self._held)]
+        changed = changed.difference(ends).union(key.removesuffix(MODE_END) + MODE for key in ends)
+        for words in {stream.words for stream in self._streams}:
+            rows = [row(self._held[key], now, self._bus == LIVE, self._held, words).update() for key in sorted(changed)]
+            self._tell(message("rows", _encode({"version": self._version, "rows": rows})), words)
 
-    def _tell(self, text: bytes) -> None:
-        for stream in self._streams:
-            stream.put(text)
+    def _tell(self, text: bytes, words: Words | None = None) -> None:
+        for stream in list(self._streams):
+            if words is None or stream.words is words:
+                stream.put(text)
+
+
+def _old(held: Held, now: float) -> float:
+    """Seconds since something happened; since it was told, where it does not say when."""
+    age = held.age_at(now)
+    return now - held.arrived if age is None else age
+
+
+def _runs(held: Held) -> bool:
+    """Whether a server does."""
+    return fields(held.body).get("state") in RUNNING

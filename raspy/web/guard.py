@@ -13,17 +13,19 @@ from typing import Any
 
 Headers = list[tuple[str, str]]
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Refuse = Callable[[dict[str, Any], str, str], bytes]
 
-METHODS = ("GET", "HEAD")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 SECURITY: Headers = [
     (
         "Content-Security-Policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
+    # Not no-referrer: with that browsers do not say where a form comes from (WHATWG Fetch, 3.2 Origin header).
+    ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
@@ -70,10 +72,10 @@ class Guard:
 
     :param app: the application
     :param names: host names that are answered besides the local ones
-    :param refuse: makes the body of a refusal from a status and a reason
+    :param refuse: makes the body of a refusal from the request, a status and a reason
     """
 
-    def __init__(self, app: App, names: Iterable[str], refuse: Callable[[str, str], bytes]) -> None:
+    def __init__(self, app: App, names: Iterable[str], refuse: Refuse) -> None:
         self._app = app
         self._hosts = HostNames(names)
         self._refuse = refuse
@@ -88,7 +90,8 @@ class Guard:
             return self._answer(environ, start_response, "421 Misdirected Request", reason)
         if environ["REQUEST_METHOD"] not in METHODS:
             allow = [("Allow", ", ".join(METHODS))]
-            return self._answer(environ, start_response, "405 Method Not Allowed", "this page can only be read", allow)
+            reason = "nothing here is asked for by this method"
+            return self._answer(environ, start_response, "405 Method Not Allowed", reason, allow)
         response = Response(environ, start_response)
         try:
             return response.finish(self._app(environ, response.start))
@@ -109,7 +112,7 @@ class Guard:
         reason: str,
         more: Headers = [],  # noqa: B006
     ) -> Iterable[bytes]:
-        body = self._refuse(status, reason)
+        body = self._refuse(environ, status, reason)
         headers = [*more, ("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store")]
         start_response(status, [*SECURITY, *headers, ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
@@ -135,14 +138,16 @@ class Response:
         headers.setdefault("Cache-Control", "no-store")
         kind = headers.get("Content-Type", "").partition(";")[0]
         if kind in COMPRESSED:
-            headers["Vary"] = "Accept-Encoding"
+            headers["Vary"] = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
             if self._gzip and isinstance(body, list) and not self._head and "Content-Encoding" not in headers:
                 whole = b"".join(body)
                 if len(whole) >= COMPRESS_FROM:
                     body = [compress(whole)]
                     headers["Content-Encoding"] = "gzip"
                     headers["Content-Length"] = str(len(body[0]))
-        self._start_response(self._status, [*SECURITY, *headers.items()])
+        cookies = [(name, value) for name, value in self._headers if name.title() == "Set-Cookie"]
+        headers.pop("Set-Cookie", None)
+        self._start_response(self._status, [*SECURITY, *headers.items(), *cookies])
         return body
 
 

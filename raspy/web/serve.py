@@ -7,28 +7,121 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+import queue
+import re
 import socket
 import threading
-from typing import Any
+import time
+from collections import Counter, deque
+from collections.abc import Container
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from cheroot import wsgi
-from cheroot.makefile import StreamWriter
-from cheroot.server import HTTPConnection
+from cheroot import connections, wsgi
+from cheroot.errors import FatalSSLAlert
+from cheroot.makefile import StreamReader, StreamWriter
+from cheroot.server import HTTPConnection, HTTPRequest
 
 from raspy.common.config import ConfigError
+from raspy.web.auth.throttle import network
+from raspy.web.guard import SECURITY, HostNames
 
-PLAIN_THREADS = 8
+if TYPE_CHECKING:
+    from raspy.web.certificate import Tls
+
+PLAIN_THREADS = 14
 """Threads on top of one for every stream: streams never block a plain page."""
 WAITING = 64
 """Connections that may wait: idle ones (kept alive, or opened ahead by a browser), and ones for a thread."""
 TIMEOUT = 10
-"""Seconds that a client may take to send, to receive, or to stay idle."""
+"""Seconds that a client may take to send something, to receive something, or to stay idle."""
+HEAD_TIME = 10.0
+"""Seconds that the whole head of a request may take."""
+BODY_TIME, SLOWEST = 10.0, 20_000
+"""Seconds that a body may take, and bytes a second of what comes on top."""
+READING = PLAIN_THREADS // 2
+"""Connections of one address that are read, or wait for it, at once; what comes beyond stands behind them."""
 HEADERS_LIMIT = 16384
 """Bytes of a request's head."""
-BODY_LIMIT = 65536
-"""Bytes of a request's body, which nothing reads so far."""
+BODY_LIMIT = 1 << 31
+"""Bytes of a request's body; what a route takes is bounded by the route, far below."""
+
+HANDSHAKE = 0x16
+"""The first byte of a record of TLS that begins a connection (RFC 8446, section 5.1)."""
+SHAKE_TIME = 5
+"""Seconds that a client may take for the handshake."""
+RECORD = 16384
+"""Bytes of a record of TLS: with a buffer of so many nothing stays behind in OpenSSL, where epoll does not see it."""
+ON_HTTP = re.compile(
+    rb"(?:GET|HEAD) (/[!-~]{0,2000}) HTTP/1\.[01]\r\n(?:[^\n]*\n)*?"
+    rb"[Hh][Oo][Ss][Tt]:[ \t]*([A-Za-z0-9._:\[\]-]{1,255})[ \t]*\r\n"
+)
+"""The head of a request for a page on plain HTTP: path and host."""
+
+PIECED = 4096
+"""Bytes of such a head that are waited for when it comes in pieces."""
+
+LEFT_LIMIT = 4 << 20
+"""Bytes of a body that the application did not want, which are read all the same: a browser that still sends reads no
+answer."""
+PIECE = 65536
 
 logger = logging.getLogger("raspy.web")
+
+
+# What cheroot measures with how long a connection is idle: the time may be set back meanwhile, by years.
+connections.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)  # type: ignore[attr-defined]
+
+
+class Timed(socket.SocketIO):
+    """What comes from a socket, until a time: who sends a byte now and then gets no further than others."""
+
+    until = math.inf
+    """Monotonic, in s."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Receive what there is.
+
+        :raises TimeoutError: nothing comes, or the time is over
+        """
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        sock: socket.socket = self._sock  # type: ignore[attr-defined]
+        sock.settimeout(min(TIMEOUT, left))
+        try:
+            return super().readinto(buffer)
+        finally:
+            sock.settimeout(TIMEOUT)
+
+
+class Reader(StreamReader):
+    """What a connection is read with."""
+
+    def __init__(self, sock: socket.socket, mode: Any, size: int) -> None:
+        self._timed = Timed(sock, mode)
+        super(StreamReader, self).__init__(self._timed, size)
+        self.bytes_read = 0
+
+    def give(self, seconds: float) -> None:
+        """Let what is read from now on take so long."""
+        self._timed.until = time.monotonic() + seconds
+
+
+class Request(HTTPRequest):
+    """A request; what cheroot answers by itself has our headers too."""
+
+    def simple_response(self, status: Any, msg: Any = "") -> None:
+        """Refuse it, and end the connection."""
+        self.close_connection = True
+        body = msg.encode("latin-1", "replace") if isinstance(msg, str) else bytes(msg)
+        more = [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Connection", "close")]
+        lines = [f"{self.server.protocol} {status}", *(f"{name}: {value}" for name, value in [*SECURITY, *more])]
+        try:
+            self.conn.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        except OSError as error:
+            logger.debug("%s was not told %s: %s", self.conn.remote_addr, status, error)
 
 
 class Writer(StreamWriter):
@@ -47,12 +140,127 @@ class Writer(StreamWriter):
 
 
 class Connection(HTTPConnection):
-    """A connection with our writer."""
+    """A connection with our reader and writer; with TLS the first thing that is read from it is the handshake."""
+
+    RequestHandlerClass = Request
 
     def __init__(self, server: Any, sock: socket.socket, makefile: Any) -> None:
+        self._to_shake = server.ssl_adapter is not None
+        size = RECORD if self._to_shake else self.rbufsize
         super().__init__(
-            server, sock, lambda raw, mode, size: Writer(raw, mode, size) if "w" in mode else makefile(raw, mode, size)
+            server, sock, lambda raw, mode, _: Writer(raw, mode, size) if "w" in mode else Reader(raw, mode, size)
         )
+        self.where = ""
+        """Whose it is; it counts as such while it is read."""
+        self.counted = False
+
+    def communicate(self) -> bool:
+        """Serve a request, or do the handshake; whether the connection goes on.
+
+        It is given back after the handshake, as browsers make connections ahead that say nothing for long.
+        """
+        try:
+            if not self._to_shake:
+                self.rfile.give(HEAD_TIME)
+                return bool(super().communicate())
+            self._to_shake = False
+            return self._shake()
+        except OSError as error:
+            logger.debug("%s: %s", self.remote_addr, error)
+            return False
+        finally:
+            self.server.was_read(self)
+
+    def _shake(self) -> bool:
+        until = time.monotonic() + SHAKE_TIME
+        self.socket.settimeout(SHAKE_TIME)
+        # A socket of TLS takes no flags itself.
+        first = socket.socket.recv(self.socket, 1, socket.MSG_PEEK)
+        if first and first[0] != HANDSHAKE:
+            self._lead_to_tls(until)
+            return False
+        if first:
+            self.socket.settimeout(max(until - time.monotonic(), 0.001))
+            self.socket.do_handshake()
+            self.socket.settimeout(TIMEOUT)
+        return bool(first)
+
+    def _lead_to_tls(self, until: float) -> None:
+        """Answer what came without TLS: where the page is."""
+        # What is not taken from the socket would make the kernel throw the answer away (RST).
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < PIECED and (b"GET ".startswith(head[:4]) or head[:1] == b"H"):
+            self.socket.settimeout(max(until - time.monotonic(), 0.001))
+            data = socket.socket.recv(self.socket, HEADERS_LIMIT)
+            if not data:
+                break
+            head += data
+        found = ON_HTTP.match(head)
+        said = b"this page is on https://\n"
+        more = b"Content-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
+        if found is None or found[2].decode() not in self.server.hosts:
+            answer = b"HTTP/1.1 400 Bad Request\r\n"
+        else:
+            answer = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: https://%s%s\r\n" % (found[2], found[1])
+        self.socket.settimeout(TIMEOUT)
+        socket.socket.sendall(self.socket, answer + more)
+
+
+class Encryption:
+    """What cheroot calls an adapter. Its own do the handshake where connections are taken, so that one client that
+    does nothing keeps all others waiting.
+
+    :param tls: the certificate
+    """
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+
+    def bind(self, sock: socket.socket) -> socket.socket:
+        """Nothing is done with the socket that listens."""
+        return sock
+
+    def wrap(self, sock: socket.socket) -> tuple[socket.socket, dict[str, str]]:
+        """A connection and what requests are told of it.
+
+        :raises cheroot.errors.FatalSSLAlert: it has ended
+        """
+        try:
+            return self._tls.wrap(sock), {"wsgi.url_scheme": "https", "HTTPS": "on"}
+        except OSError as error:
+            sock.close()
+            raise FatalSSLAlert(str(error)) from error
+
+    def makefile(self, sock: socket.socket, mode: str = "r", size: int = RECORD) -> StreamReader:
+        """What a connection is read with."""
+        return Reader(sock, mode, max(size, RECORD))
+
+
+class Gateway(wsgi.Gateway_10):
+    """cheroot's way to the application."""
+
+    def get_environ(self) -> Any:
+        """WSGI's, once the head is read. ``raspy.patient``: to be called by who bounds the time for the body itself."""
+        left = getattr(self.req.rfile, "remaining", 0)
+        if not left:
+            self.req.server.was_read(self.req.conn)
+        self.req.conn.rfile.give(BODY_TIME + left / SLOWEST)
+        return {**super().get_environ(), "raspy.patient": lambda: self.req.conn.rfile.give(math.inf)}
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Begin the answer, once what is left of the request's body is thrown away. Where that is much, or comes slowly
+        or in chunks, the connection ends with it instead: cheroot would read all that is left at once, into memory."""
+        left = getattr(self.req.rfile, "remaining", 0)
+        if left > LEFT_LIMIT or self.req.chunked_read:
+            self.req.close_connection = True
+        self.req.conn.rfile.give(BODY_TIME)
+        try:
+            while 0 < left <= LEFT_LIMIT and self.req.rfile.read(min(left, PIECE)):
+                left = self.req.rfile.remaining
+        except OSError:
+            self.req.close_connection = True
+        self.req.server.was_read(self.req.conn)
+        return super().start_response(status, headers, exc_info)
 
 
 class HttpServer(wsgi.Server):
@@ -61,6 +269,8 @@ class HttpServer(wsgi.Server):
     :param address: host and port to listen on; port 0: any free one
     :param app: the WSGI application
     :param threads: threads that serve
+    :param tls: the certificate; None: plain HTTP
+    :param hosts: the names that who comes to TLS without it is led to
     """
 
     max_request_header_size = HEADERS_LIMIT
@@ -68,7 +278,14 @@ class HttpServer(wsgi.Server):
     keep_alive_conn_limit = WAITING
     ConnectionClass = Connection
 
-    def __init__(self, address: tuple[str, int], app: Any, threads: int) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        app: Any,
+        threads: int,
+        tls: Tls | None = None,
+        hosts: Container[str] = HostNames(()),
+    ) -> None:
         super().__init__(
             address,
             app,
@@ -81,6 +298,15 @@ class HttpServer(wsgi.Server):
             accepted_queue_size=WAITING,
             accepted_queue_timeout=1,
         )
+        if tls is not None:
+            self.ssl_adapter = Encryption(tls)
+        self.gateway = Gateway
+        self.hosts = hosts
+        self._reading: Counter[str] = Counter()
+        """Connections that are read, by address."""
+        self._held: deque[Connection] = deque()
+        """Those that have something to say, and stand behind others of their address."""
+        self._count = threading.Lock()
         self._asked = address
         self._failure: OSError | None = None
         self._prepared = threading.Event()
@@ -95,7 +321,7 @@ class HttpServer(wsgi.Server):
         self._prepared.wait()
         if self._failure is not None:
             raise ConfigError(f"{_shown(self._asked)}: {_reason(self._failure)}") from self._failure
-        return f"http://{_shown(self.bind_addr)}"
+        return f"{'http' if self.ssl_adapter is None else 'https'}://{_shown(self.bind_addr)}"
 
     def end(self, limit: float) -> None:
         """Stop within ``limit`` seconds; what has not ended by then ends with the process."""
@@ -143,8 +369,43 @@ class HttpServer(wsgi.Server):
         """
         if conn.last_used is None and self.can_add_keepalive_connection:
             self.put_conn(conn)
-        else:
-            super().process_conn(conn)
+            return
+        conn.where = conn.where or network(conn.remote_addr or "")
+        with self._count:
+            conn.counted = self._reading[conn.where] < READING
+            if conn.counted:
+                self._reading[conn.where] += 1
+            elif len(self._held) < WAITING:
+                self._held.append(conn)
+                return
+        try:
+            if conn.counted:
+                self.requests.put(conn)
+                return
+        except queue.Full:
+            self.was_read(conn)
+        conn.close()
+
+    def was_read(self, conn: Connection) -> None:
+        """All that a connection had to say was read, or will not be: the next one of its address has its turn."""
+        with self._count:
+            if not conn.counted:
+                return
+            conn.counted = False
+            self._reading[conn.where] -= 1
+            if not self._reading[conn.where]:
+                del self._reading[conn.where]
+            following = next((each for each in self._held if each.where == conn.where), None)
+            if following is not None:
+                self._held.remove(following)
+        if following is not None:
+            self.process_conn(following)
+
+    def stop(self) -> None:
+        """Stop; what was held is not served any more."""
+        super().stop()
+        while self._held:
+            self._held.popleft().close()
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """cheroot's messages, to our log."""
@@ -180,5 +441,8 @@ def _reason(error: OSError | UnicodeError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the port is taken by another program: stop that, or set port in [web] to a free one"
     if error.errno == errno.EACCES:
-        return "the system does not let this user listen there: set port in [web] to one above 1023"
+        return (
+            "the system does not let this user listen there: set port in [web] to one above 1023, "
+            "or give the program CAP_NET_BIND_SERVICE (AmbientCapabilities= in its unit)"
+        )
     return f"cannot be listened on: {error.strerror or error}"

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.benchmarks import child, durable_table, firing, history, idle, onewire
+from tests.benchmarks import child, durable_table, firing, history, idle, onewire, page, reflex, web
 from tests.benchmarks.durable import Disk, DurableRow, default_directory, durable_rows, durable_ways
 from tests.benchmarks.process import BenchError, Children, free_ports, progress
 from tests.benchmarks.rows import Row, all_rows
@@ -113,6 +113,22 @@ def measure_firing(options: argparse.Namespace) -> firing.Found:
         return {"error": str(error)}
 
 
+def measure_reflex(options: argparse.Namespace, scratch: Path) -> reflex.Found:
+    """How soon a relay follows a switch; why not, where it failed."""
+    try:
+        return reflex.measure(options.quick, scratch)
+    except BenchError as error:
+        return {"error": str(error)}
+
+
+def measure_web(options: argparse.Namespace, scratch: Path) -> web.Found:
+    """The page under load; why not, where it failed."""
+    try:
+        return web.measure(options.quick, scratch, options.rounds)
+    except BenchError as error:
+        return {"error": str(error)}
+
+
 def as_json(rows: Sequence[Row]) -> dict[str, object]:
     return {row.name: {"unit": row.unit, "samples": row.samples, "failures": row.failures} for row in rows}
 
@@ -134,6 +150,9 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
     year = measure_history(options) if only.search(history.NAME) else {}
     scenario = measure_child(options) if only.search(child.NAME) else {}
     fired = measure_firing(options) if only.search(firing.NAME) else {}
+    followed = measure_reflex(options, scratch) if only.search(reflex.NAME) else {}
+    loaded = measure_web(options, scratch) if only.search(web.NAME) else {}
+    first = page.measure(options.quick) if only.search(page.NAME) else {}
     progress("")
     names = list(dict.fromkeys(target.name for target in [*mdp, *kv]))
     table = Table(rows, names, options.reference[0].partition("=")[0] if options.reference else "")
@@ -152,11 +171,26 @@ def run(options: argparse.Namespace, scratch: Path) -> int:
         print(f"\n{child.NAME}: {scenario['error']}" if "error" in scenario else child.text(scenario))
     if fired:
         print(f"\n{firing.NAME}: {fired['error']}" if "error" in fired else firing.text(fired))
+    if followed:
+        print(f"\n{reflex.NAME}: {followed['error']}" if "error" in followed else reflex.text(followed))
+    if loaded:
+        print(f"\n{web.NAME}: {loaded['error']}" if "error" in loaded else web.text(loaded))
+    if first:
+        print(page.text(first))
     if options.json:
         found: dict[str, object] = {"rows": as_json(rows), "durable": as_json(durable), "idle": processes}
-        found |= {"onewire": buses, "history": year, "scenario": scenario, "firing": fired}
+        found |= {
+            "onewire": buses,
+            "history": year,
+            "scenario": scenario,
+            "firing": fired,
+            "reflex": followed,
+            "web": loaded,
+            "page": first,
+        }
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0 if rows or durable or processes or buses or year or scenario or fired else 1
+    done = (rows, durable, processes, buses, year, scenario, fired, followed, loaded, first)
+    return 0 if any(done) else 1
 
 
 def main() -> int:

@@ -50,9 +50,9 @@ def quick(only: str, file: Path) -> tuple[str, dict[str, Any]]:
     "only",
     [
         "one outstanding",
-        pytest.param("outstanding", marks=pytest.mark.slow),
-        pytest.param("pipelined|memory", marks=pytest.mark.slow),
-        pytest.param("key/value", marks=pytest.mark.slow),
+        pytest.param("outstanding", marks=pytest.mark.soak),
+        pytest.param("pipelined|memory", marks=pytest.mark.soak),
+        pytest.param("key/value", marks=pytest.mark.soak),
     ],
 )
 def test_every_row_has_figures_for_our_broker_and_loses_nothing(only: str, tmp_path: Path) -> None:
@@ -78,6 +78,7 @@ def test_every_row_has_figures_for_our_broker_and_loses_nothing(only: str, tmp_p
         pytest.param("durable.*100", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.soak
 def test_every_durable_row_has_figures_and_loses_nothing(only: str, tmp_path: Path) -> None:
     file, state = tmp_path / "bench.json", tmp_path / "state"
     argv = bench("--quick", "--only", only, "--json", str(file), "--directory", str(state))
@@ -97,6 +98,7 @@ def test_every_durable_row_has_figures_and_loses_nothing(only: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_idle_processes_are_listed_with_memory_and_time(tmp_path: Path) -> None:
     printed, found = quick("^idle$", tmp_path / "bench.json")
     names = [one["process"] for one in found["idle"]]
@@ -106,6 +108,7 @@ def test_idle_processes_are_listed_with_memory_and_time(tmp_path: Path) -> None:
     assert "PSS MiB" in printed
 
 
+@pytest.mark.soak
 def test_every_bus_has_figures(tmp_path: Path) -> None:
     printed, found = quick("onewire: 10 ", tmp_path / "bench.json")
     (bus,) = found["onewire"]

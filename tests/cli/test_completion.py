@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from tests.support import need_program
 from tests.support_processes import environment, raspy
 
 
+@functools.cache
+def script(shell: str) -> str:
+    """What makes a shell complete."""
+    done = raspy("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def completed(tmp_path: Path, line: str, offered: str = "") -> list[str]:
     """What bash offers for a line; a stand-in for raspy on the PATH says what is on the bus."""
     stand_in = tmp_path / "bin" / "raspy"
@@ -21,7 +30,7 @@ def completed(tmp_path: Path, line: str, offered: str = "") -> list[str]:
     stand_in.chmod(0o755)
     words = line.split(" ")
     program = (
-        f"{raspy('completion', 'bash').stdout}\n"
+        f"{script('bash')}\n"
         f"COMP_WORDS=({' '.join(map(repr, words))}); COMP_CWORD={len(words) - 1}; _raspy\n"
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
@@ -76,27 +85,28 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert completed(tmp_path, "raspy scenario new light --code my") == ["my.toml"]
 
 
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("raspy sta", ["status"]),
-        ("raspy help sta", ["status"]),
-        ("raspy --json --config x.toml queue list ", ["pending", "parked", "late", "done"]),
-        ("raspy queue list late ", []),
-        ("raspy watch --count 3 ", ["/device/level"]),
-        ("raspy request --lifetime 3 ", ["/device/level"]),
-        ("raspy request --lifetime 3 pi ", []),
-        ("raspy store set --", ["--help", "--version", "--json", "--config"]),
-        ("raspy store --", ["--help", "--json", "--config"]),
-    ],
-)
-def test_fish_completes(tmp_path: Path, line: str, offered: list[str]) -> None:
-    (tmp_path / "raspy.fish").write_text(raspy("completion", "fish").stdout)
+FISH = {
+    "raspy sta": ["status"],
+    "raspy help sta": ["status"],
+    "raspy --json --config x.toml queue list ": ["pending", "parked", "late", "done"],
+    "raspy queue list late ": [],
+    "raspy watch --count 3 ": ["/device/level"],
+    "raspy request --lifetime 3 ": ["/device/level"],
+    "raspy request --lifetime 3 pi ": [],
+    "raspy store set --": ["--help", "--version", "--json", "--config"],
+    "raspy store --": ["--help", "--json", "--config"],
+}
+
+
+def test_fish_completes(tmp_path: Path) -> None:
+    """In one shell: it takes a second to start."""
+    (tmp_path / "raspy.fish").write_text(script("fish"))
     stand_in = tmp_path / "raspy"
     stand_in.write_text("#!/bin/sh\necho /device/level\n")
     stand_in.chmod(0o755)
+    program = "; ".join(["source raspy.fish", *(f"echo '==' {line!r}; complete -C {line!r}" for line in FISH)])
     done = subprocess.run(
-        [need_program("fish"), "--no-config", "-c", f"source raspy.fish; complete -C {line!r}"],
+        [need_program("fish"), "--no-config", "-c", program],
         env=environment(PATH=f"{tmp_path}:{environment()['PATH']}", HOME=str(tmp_path)),
         capture_output=True,
         text=True,
@@ -105,12 +115,18 @@ def test_fish_completes(tmp_path: Path, line: str, offered: list[str]) -> None:
         cwd=tmp_path,
     )
     assert done.stderr == ""
-    assert sorted(word.split("\t")[0] for word in done.stdout.splitlines()) == sorted(offered)
+    found: dict[str, list[str]] = {}
+    for row in done.stdout.splitlines():
+        if row.startswith("== "):
+            offered = found[row.removeprefix("== ")] = []
+        else:
+            offered.append(row.split("\t")[0])
+    assert {line: sorted(words) for line, words in found.items()} == {
+        line: sorted(words) for line, words in FISH.items()
+    }
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_script_knows_commands_options_and_servers(shell: str) -> None:
-    done = raspy("completion", shell)
-    assert (done.returncode, done.stderr) == (0, "")
     for word in (*COMMANDS, *SERVERS, "offline", "__complete keys", "__complete services"):
-        assert word in done.stdout
+        assert word in script(shell)

@@ -41,7 +41,7 @@ def kept() -> Iterator[tuple[Appliance, float]]:
     rows += [late(THIRD, begin, 1e9, "m³")]
     try:
         made.start()
-        text = json.dumps({"host": "shed", "boot": "1", "trusted": True, "rows": rows})
+        text = json.dumps({"host": "pi", "boot": "1", "trusted": True, "rows": rows})
         assert made.json("call", "pi.logger.log", "append", text)["frames"][0]["kept"] == len(rows)
         yield made, begin
     finally:
@@ -218,9 +218,9 @@ def test_the_hour_that_is_there_twice_says_which_it_is() -> None:
         (3600, "2026-10-25 03:00:00"),
         (-182 * 86_400, "2026-04-26 03:00:00"),
     ):
-        assert history._local(back + shift, seconds=True) == text
+        assert history.local(back + shift, seconds=True) == text
         assert history.moment(text) == back + shift
-    assert history._local(back) == "2026-10-25 02:00 +0100"
+    assert history.local(back) == "2026-10-25 02:00 +0100"
     assert history.moment("2026-10-25T02:00+01:00") == history.moment("2026-10-25T01:00Z") == back
 
 
@@ -287,6 +287,7 @@ runpy.run_module("raspy", run_name="__main__")
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.soak
 def test_a_million_readings_are_exported_in_little_memory() -> None:
     with short_directory() as directory:
         book = Book(Path(directory))

@@ -62,6 +62,8 @@ class Plain(Executive):
         note(self.NAME, f"watchdog={os.environ['WATCHDOG_USEC']} state={os.environ.get('STATE_DIRECTORY', '')}")
         if behaviour == "slow":
             time.sleep(0.5)
+        if behaviour == "never ready":
+            time.sleep(20)
         if behaviour == "refuse":
             raise ConfigError("the port is taken")
         if behaviour == "refuse later" and os.path.exists(os.environ["STAGE_JOURNAL"] + ".refuse"):
@@ -72,6 +74,8 @@ class Plain(Executive):
             self.call_later(0.01, os._exit, 3)
         if behaviour == "crash":
             self.call_later(0.01, os._exit, 3)
+        if behaviour == "restart" and os.environ[process.STARTS] in ("1", "2", "3"):
+            self.restart()
         if behaviour == "hang":
             self.call_later(0.01, self.hang)
         if behaviour == "deaf":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
@@ -54,6 +54,22 @@ class Tank(Section, frozen=True):
             raise ConfigError("name: is taken")
 
 
+class House(Section, frozen=True):
+    """A section with tables by name."""
+
+    SECTION: ClassVar[str] = "house"
+    rooms: Annotated[dict[str, dict[str, Any]], Meta(description="Tables.")] = {}  # noqa: RUF012  msgspec copies it
+
+    def check(self) -> None:
+        """What is in the tables."""
+        for name, room in self.rooms.items():
+            if "door" not in room:
+                raise ConfigError(f"rooms.{name}: has no door")
+            for key in room:
+                if key not in ("door", "windows"):
+                    raise ConfigError(f"rooms.{name}.{key}: is not known")
+
+
 @pytest.fixture(autouse=True)
 def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No file and no environment but the test's."""
@@ -94,10 +110,12 @@ def test_the_file_that_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (b"[tank\n", "is not TOML"),
         (b"a = 1\na = 2\n", "is not TOML"),
         (b"\xff\xfe", "is not UTF-8 text"),
-        (b"a=" + b"[" * 5000, "is not a configuration: brackets are nested too deeply"),
-        (b"a=" + b"{a=" * 5000, "is not a configuration: brackets are nested too deeply"),
+        (b"a=" + b"[" * 5000, "is not a configuration: brackets or dotted keys are nested too deeply"),
+        (b"a=" + b"{a=" * 5000, "is not a configuration: brackets or dotted keys are nested too deeply"),
+        (b"a." * 100_000 + b"a=1", "is not a configuration: brackets or dotted keys are nested too deeply"),
+        (b'[a."b.c" . ' + b"'d' .\t" * 20 + b"e]", "is not a configuration: brackets or dotted keys are nested"),
         (b"a=" + b"9" * 5000, "is not a configuration: a number has too many digits"),
-        (b"#" * (1 << 20) + b"\n", "is longer than 1 MB"),
+        (b"#" * (1 << 18) + b"\n", "is longer than 256 kB"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
@@ -163,7 +181,7 @@ def test_an_error_without_a_key_stays_as_it_is() -> None:
         ("\n[tank]\ncount.x.y = 1\n", r"some\.toml:3: count in \[tank\]: must be a whole number from 0 "),
         ("\ufeff[tank]\nlitres = 'x'\n", r"some\.toml:2: litres in \[tank\]"),
         ("[tank]\nlitres = 0x" + "f" * 5000 + "\n", r"litres in \[tank\]: must be a number .*\(got a number\)"),
-        ("[tank]\ncount" + ".a" * 5000 + " = 1\n", r"count in \[tank\]: must be a whole number .*\(got a table\)"),
+        ("[tank]\ncount" + ".a" * 12 + " = 1\n", r"count in \[tank\]: must be a whole number .*\(got a table\)"),
         ("\n[tank]\ncold = true\ncount = 7\n[x]\n", r"some\.toml:2: litres in \[tank\]: is only for tanks"),
         ("[tank]\nlitres = nan\n", r"litres in \[tank\]: must be a number above 0 and up to 10000 \(got nan\)"),
         ("[tank]\nlitres = inf\n", r"litres in \[tank\]: must be a number above 0 and up to 10000 \(got inf\)"),
@@ -178,6 +196,77 @@ def test_an_error_without_a_key_stays_as_it_is() -> None:
 def test_a_mistake_is_named_with_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text).section(Tank)
+
+
+def test_tables_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Config().section(House).rooms == {}
+    text = "[house.rooms.hall]\ndoor = 1\n[house.rooms.attic]\ndoor = 'x'\nwindows = [1]\n"
+    assert load(tmp_path, text).section(House).rooms == {"hall": {"door": 1}, "attic": {"door": "x", "windows": [1]}}
+    monkeypatch.setenv("RASPY_HOUSE_ROOMS", "{hall = {door = 2}}")
+    assert load(tmp_path, text).section(House).rooms == {"hall": {"door": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[house]\nrooms = 3\n",
+            r":2: rooms in \[house\]: must be tables by name, as \[house.rooms.NAME\] \(got a number\)",
+        ),
+        ("[house]\n\n[house.rooms]\nhall = 3\n", r":3: rooms in \[house\]: must be tables by name, as"),
+        ("[house]\n\n[house.rooms.hall]\n", r":3: \[house.rooms.hall\]: has no door"),
+        ("[house.rooms.hall]\ndoor = 1\n\n[house.rooms.attic]\n", r":4: \[house.rooms.attic\]: has no door"),
+        ("[house.rooms.hall]\ndoor = 1\nroof = 2\n", r":3: roof in \[house.rooms.hall\]: is not known"),
+        ("[house.rooms]\nhall = { door = 1, roof = 2 }\n", r":2: roof in \[house.rooms.hall\]: is not known"),
+        ("[house]\nrooms.hall.door = 1\nrooms.hall.roof = 1\n", r":3: roof in \[house.rooms.hall\]: is not known"),
+        ("[house.rooms.'the hall']\ndoor = 1\n", r":1: \[house.rooms.the hall\]: 'the hall' must be a name of 1 to 63"),
+        ("[house.rooms.'a.b']\ndoor = 1\n", r"\[house.rooms.a.b\]: 'a.b' must be a name"),
+        ('[house.rooms."a\\nb"]\ndoor = 1\n', r"\[house.rooms\]: 'a\\nb' must be a name"),
+        ("[house.rooms]\n'' = {}\n", r"'' must be a name"),
+    ],
+)
+def test_a_mistake_in_a_table_by_name_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"some\.toml" + message if message[0] == ":" else message):
+        load(tmp_path, text).section(House)
+
+
+def test_a_mistake_in_a_table_by_name_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASPY_HOUSE_ROOMS", "{hall = {door = 1, roof = 2}}")
+    with pytest.raises(ConfigError, match=r"^environment variable RASPY_HOUSE_ROOMS: hall\.roof: is not known$"):
+        Config().section(House)
+
+
+def test_a_bad_name_in_the_environment_is_blamed_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASPY_HOUSE_ROOMS", '{"the hall" = {door = 1}}')
+    with pytest.raises(ConfigError, match=r"^environment variable RASPY_HOUSE_ROOMS: 'the hall' must be a name of 1"):
+        load(tmp_path, "[house.rooms.hall]\ndoor = 1\n").section(House)
+
+
+class Vault(Section, frozen=True):
+    """A section with keys whose values are nobody's business."""
+
+    SECTION: ClassVar[str] = "vault"
+    api_token: Annotated[str, Meta(max_length=3, description="Text.")] = ""
+    rooms: Annotated[dict[str, dict[str, Any]], Meta(description="Tables.")] = {}  # noqa: RUF012  msgspec copies it
+    names: Annotated[list[str], Meta(description="List.")] = []  # noqa: RUF012  msgspec copies it
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[vault.rooms]]\nkind = 'mail'\npassword = 'hunter2'\n",
+        "[vault]\nrooms = 'password=hunter2'\n",
+        "[vault]\nrooms = ['hunter2']\n",
+        "[vault.rooms]\nhall = 'smtp://ada:hunter2@host'\n",
+        "[vault]\napi_token = 'hunter2'\n",
+        "[vault]\nnames = [{password = 'hunter2'}]\n",
+        "[vault]\nnames = [['hunter2']]\n",
+    ],
+)
+def test_no_message_repeats_a_secret(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"some\.toml:[12]: \w+ in \[vault\]: must be .*\(got ") as caught:
+        load(tmp_path, text).section(Vault)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_variable_of_an_unknown_section_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,3 +229,31 @@ def test_one_long_text_is_logged_whole() -> None:
 def test_a_record_is_written_as_it_was_when_it_was_logged() -> None:
     lines = logged("log.setup('x'); now = ['then']; logging.error('it is %s', now); now[0] = 'later'")
     assert lines[0].endswith("it is ['then']")
+
+
+def test_the_last_records_are_kept_bounded_and_harmless() -> None:
+    code = (
+        "log.setup('x'); logger = logging.getLogger('raspy.x')\n"
+        "for i in range(300): logger.info('line ' + str(i))\n"
+        f"logger.warning('%s', {HOSTILE!r}); logger.error('y' * 5000)\n"
+        "try: raise ValueError('why')\nexcept ValueError: logger.exception('it failed')\n"
+        "import json, os; os.write(2, b'kept ' + json.dumps(log.RECENT.last(1000)).encode() + b'\\n')"
+    )
+    [line] = [line for line in logged(code) if line.startswith("kept ")]
+    found = json.loads(line.removeprefix("kept "))
+    assert len(found) == log.KEPT_RECORDS
+    assert [record["text"] for record in found[:2]] == ["line 103", "line 104"]
+    hostile, long, failed = found[-3:]
+    assert hostile["text"].isprintable()
+    assert hostile["level"] == "warning"
+    assert len(long["text"]) == log.KEPT_TEXT
+    assert failed["text"] == "it failed: ValueError: why"
+    assert failed["name"] == "raspy.x"
+
+
+def test_what_the_rate_limit_drops_is_not_kept() -> None:
+    code = (
+        "log.setup('x')\nfor i in range(100): logging.warning('again %s', i)\n"
+        "import os; os.write(2, b'kept ' + str(len(log.RECENT.last(1000))).encode() + b'\\n')"
+    )
+    assert "kept 30" in logged(code)

@@ -65,7 +65,7 @@ def deaf_server(bus: Bus) -> Iterator[Callable[[], list[str]]]:
     """A deaf server whose services are all known to be ours; gives what it has taken."""
     with running(Deaf(bus.ip)) as runner:
         bus.eventually(
-            lambda broker: len(broker.workers) == 10 and all(service.ours for service in broker.services.values())
+            lambda broker: len(broker.workers) == 3 and all(service.ours for service in broker.services.values())
         )
         yield lambda: runner.call(lambda: list(runner.executive.taken))
 

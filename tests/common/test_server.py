@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from raspy import __version__
 from raspy.common import MDP
 from raspy.common.config import BusConfig, Config
+from raspy.common.log import RECENT, Recent
 from raspy.common.server import MEMORY_BYTES, MEMORY_REPLIES, ReplyMemory, Server
 from raspy.common.verbs import Later, VerbError, Verbs
 from tests.bus import BASE, Bus, OnThread, eventually, running, running_bus
@@ -84,7 +86,7 @@ def bus() -> Iterator[Bus]:
 def tank_on(bus: Bus) -> Iterator[OnThread[Tank]]:
     """A tank with all its workers registered."""
     with running(Tank("pi", bus.ip)) as runner:
-        bus.eventually(lambda broker: len(broker.workers) == 5)
+        bus.eventually(lambda broker: len(broker.workers) == 3)
         yield runner
 
 
@@ -167,6 +169,14 @@ def test_a_service_takes_as_many_requests_as_it_has_slots(bus: Bus, tank: OnThre
     tank.call(lambda: tank.executive.later[1].fail(b"503", "no power"))
     assert client.reply().body == [b'"no power"', b"503"]
     assert bus.stage.until(lambda: tank.call(lambda: len(tank.executive.later)) == 4)
+
+
+def test_what_is_answered_at_once_needs_one_connection(bus: Bus, tank: OnThread[Tank]) -> None:
+    clients = [bus.stage.client() for _ in range(5)]
+    for client in clients:
+        client.request(b"pi.tank.devices", b"exec", b"on")
+    assert [client.reply().body for client in clients] == [[b'"on"', b"200"]] * 5
+    assert tank.call(lambda: [len(slots.connections) for slots in tank.executive._offered]) == [1, 1, 1]
 
 
 def test_a_late_answer_of_a_server_that_left_reaches_nobody(bus: Bus, tank: OnThread[Tank]) -> None:
@@ -323,8 +333,30 @@ def test_what_is_published_is_on_the_tree_and_again_after_a_restart(bus: Bus, ta
 def test_all_workers_come_back_to_a_new_broker(bus: Bus, tank: OnThread[Tank]) -> None:
     for _ in range(2):
         bus.restart()
-        bus.eventually(lambda broker: len(broker.workers) == 5)
+        bus.eventually(lambda broker: len(broker.workers) == 3)
         assert ask(bus.stage.client(), b"exec", b"on") == ("on", b"200")
+
+
+def connections(server: Tank) -> list[int]:
+    """How often each of its worker connections was opened."""
+    return [connection._connection for slots in server._offered for connection in slots.connections]
+
+
+def test_workers_that_are_with_the_new_broker_already_stay(bus: Bus, tank: OnThread[Tank]) -> None:
+    """Else it would see connections close without a goodbye, and say that the server has crashed."""
+
+    def come_back() -> tuple[list[int], list[int]]:
+        server = tank.executive
+        assert server.publisher is not None
+        before = connections(server)
+        server.publisher.lost = min(c._opened for slots in server._offered for c in slots.connections) - 1
+        server._broker_restarted()
+        return before, connections(server)
+
+    before, after = tank.call(come_back)
+    assert before == after
+    assert ask(bus.stage.client(), b"exec", b"on") == ("on", b"200")
+    assert tank.call(lambda: connections(tank.executive)) == before
 
 
 def test_a_server_that_stops_leaves_nothing_behind(bus: Bus) -> None:
@@ -338,7 +370,7 @@ def test_a_server_without_a_broker_starts_and_waits(bus: Bus) -> None:
     with running(Tank("pi", bus.ip)) as runner:
         runner.call(lambda: runner.executive.publish("/variable/light", 1))
         bus.restart()
-        bus.eventually(lambda broker: len(broker.workers) == 5)
+        bus.eventually(lambda broker: len(broker.workers) == 3)
         assert bus.stage.until(lambda: bus.tree("/variable/") == {"/variable/light": 1})
 
 
@@ -380,3 +412,53 @@ def test_signals_are_left_alone_off_the_main_thread(bus: Bus) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with tank_on(bus):
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+# ---------------------------------------------------------------- its log, and a restart
+
+
+def test_a_server_tells_the_last_of_its_log(bus: Bus, tank: OnThread[Tank]) -> None:
+    recent = Recent()
+    logging.getLogger("raspy.tank").addFilter(RECENT)
+    try:
+        logging.getLogger("raspy.tank").warning("the lamp is %s", "hot\n\x1b[2J")
+        logging.getLogger("raspy.tank").debug("not of interest")
+        client = bus.stage.client()
+        [record], status = ask(client, b"log", b"1", service="mmi")
+        assert status == b"200"
+        assert (record["level"], record["name"]) == ("warning", "raspy.tank")
+        assert record["text"] == r"the lamp is hot\n\x1b[2J"
+        assert ask(client, b"log", b"0", service="mmi") == ([], b"200")
+        whole, _ = ask(client, b"log", service="mmi")
+        assert whole[-1] == record
+        reason, status = ask(client, b"log", b"-1", service="mmi")
+        assert (status, "whole number" in reason) == (b"400", True)
+    finally:
+        logging.getLogger("raspy.tank").removeFilter(RECENT)
+    assert recent.last(5) == []
+
+
+def test_a_restart_is_answered_then_done(bus: Bus, tank: OnThread[Tank]) -> None:
+    client = bus.stage.client()
+    reason, status = ask(client, b"restart", b"1", service="mmi")
+    assert (status, "another process" in reason) == (b"409", True)
+    assert not tank.executive.again
+    assert ask(client, b"restart", str(os.getpid()).encode(), service="mmi") == ("restarting", b"200")
+    eventually(lambda: tank.executive.again, "it ends to be started again")
+    tank.stop()
+
+
+class Counting(Tank):
+    """Has something new to say of itself each time."""
+
+    def summary(self) -> str:
+        """How often it was asked."""
+        self.done.append("told")
+        return f"{len(self.done)} times"
+
+
+def test_the_status_line_is_told_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says changes while nothing happens that would have it told."""
+    monkeypatch.setattr("raspy.common.server.TELL_AGAIN", 0.02)
+    with running(Counting("pi", bus.ip)) as counting:
+        eventually(lambda: counting.call(lambda: counting.executive.done.count("told") > 3))

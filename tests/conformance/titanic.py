@@ -29,6 +29,8 @@ class Titanic:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.client = stage.client()
+        self.status = b""
+        """The last status, with its reason."""
 
     def ask(self, service: bytes, *body: bytes) -> tuple[bytes, list[bytes]]:
         """The three digits of the status, and the frames behind it."""
@@ -36,13 +38,14 @@ class Titanic:
         match = STATUS.fullmatch(frames[0])
         if match is None or match[1] not in STATUSES:
             raise CheckFailed(f"{service.decode()} answered {show(frames)}, whose status 9/TSP does not know")
+        self.status = frames[0]
         return match[1], frames[1:]
 
     def store(self, *request: bytes) -> bytes:
         """Have a request (service, body…) accepted; returns its UUID."""
         code, rest = self.ask(REQUEST, *request)
         if code != b"200" or len(rest) != 1 or not UUID.fullmatch(rest[0]):
-            raise CheckFailed(f"titanic.request answered {show([code, *rest])} to {show(list(request))}")
+            raise CheckFailed(f"titanic.request answered {show([self.status, *rest])} to {show(list(request))}")
         return rest[0]
 
     def fetch(self, uuid: bytes, patience: float | None = None) -> list[bytes]:

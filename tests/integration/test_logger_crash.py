@@ -148,7 +148,7 @@ class Told:
         while True:
             first = self.counts[key]
             late = [[key, BASE + n * STEP, None, n, "ok"] for n in range(first, first + LATE)]
-            body = json.dumps({"host": "shed", "boot": "1", "trusted": True, "rows": late}).encode()
+            body = json.dumps({"host": "pi", "boot": "1", "trusted": True, "rows": late}).encode()
             answer = yield LOG, [b"append", body]
             if answer[-1] == MDP.UNAVAILABLE:
                 yield 0.05
@@ -183,6 +183,7 @@ def sound(directory: str) -> None:
         base.close()
 
 
+@pytest.mark.soak
 @pytest.mark.system
 @pytest.mark.timeout(900)
 def test_a_power_cut_corrupts_nothing(disks: Disks, record_property: Record) -> None:

@@ -40,7 +40,7 @@ from tests.support_titanic import LIMIT, Client, Clients, OnThread, Record, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(900)]
 
-CUTS = int(os.environ.get("RASPY_TEST_CUTS", "50"))
+CUTS = int(os.environ.get("RASPY_TEST_CUTS", "25"))
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 LOWER, MIDDLE, UPPER = 160 << 20, 80 << 20, 32 << 20
 """Sizes in bytes. A file system needs room for its journal and for the disk of the one above it."""

@@ -24,7 +24,7 @@ from tests.support_titanic import (
     site,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PENDING = 100_000
 WARM = 10_000

@@ -27,7 +27,7 @@ from tests.support_titanic import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-REQUESTS = 5000
+REQUESTS = int(os.environ.get("RASPY_TEST_REQUESTS", "2000"))
 THREADS, CLIENTS = 4, 6
 """Threads of clients, and clients on each; each client has one request in acceptance at a time."""
 PACE = 0.1

@@ -94,7 +94,12 @@ def test_sections_and_keys_named_on_the_pages_exist() -> None:
 
 def test_variables_named_on_the_pages_exist() -> None:
     known = {f"RASPY_{section}_{key}".upper() for section, keys in KEYS.items() for key in keys}
-    known |= {"RASPY_CONFIG", "RASPY_HOST", "RASPY_SERVER"}  # the last two are fields of the journal
+    known |= {"RASPY_CONFIG", "RASPY_EXCHANGE", "RASPY_KEYS"}
+    known |= {"RASPY_HOST", "RASPY_SERVER"}  # fields of the journal
+    # Those of the programs that build an image, and of its tests.
+    programs = [path for place in ("image", "scripts", "tests/image") for path in (TOP / place).rglob("*")]
+    texts = [path.read_text(errors="replace") for path in programs if path.is_file() and path.suffix != ".pyc"]
+    known |= {name for text in texts for name in re.findall(r"\bRASPY_\w*IMAGE\w*", text)}
     named = {(page, name) for page, text in PAGES.items() for name in re.findall(r"\bRASPY_[A-Z_]+[A-Z]\b", text)}
     assert ("README.md", "RASPY_ONEWIRE_DEVICES_DIR") in named
     assert [name for name in named if name[1] not in known] == []
@@ -280,7 +285,7 @@ def test_the_servers_and_modules_of_the_design_page() -> None:
     assert dict(rows) == {name: entry.place.partition(":")[0] for name, entry in SERVERS.items()}
     (layers,) = blocks(under(DESIGN, "Layers"), "text")
     named = {word for line in layers.partition("common/")[2].splitlines() for word in line[:53].split()}
-    there = {path.stem for path in (TOP / "raspy" / "common").glob("*.py")} - {"__init__"} | {"devices/"}
+    there = {path.stem for path in (TOP / "raspy" / "common").glob("*.py")} - {"__init__"} | {"devices/", "backup/"}
     assert named == there
 
 

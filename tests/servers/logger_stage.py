@@ -136,7 +136,7 @@ class Book:
             place, skip = page["next"], page["skip"]
         return found
 
-    def append(self, rows: list[Any], trusted: bool = True, host: str = "shed", boot: str = "1") -> Any:
+    def append(self, rows: list[Any], trusted: bool = True, host: str = "pi", boot: str = "1") -> Any:
         """What ``append`` says of late readings."""
         return self.good("append", json.dumps({"host": host, "boot": boot, "trusted": trusted, "rows": rows}))
 

@@ -76,13 +76,15 @@ def test_its_values_are_on_the_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             # at once, and not only when what is set is published again, which is after 20 s
             until(server, lambda: {"/device/pi.fake.tank/level", "/device/pi.fake.tv/power"} <= set(tree), limit=15)
             until(server, lambda: {"/device/pi.fake.wind/speed", "/device/pi.fake.light/level"} <= set(tree), limit=15)
+            wanted = {*SENSORS, *OUTPUTS, "tv"}
+            until(server, lambda: wanted <= {key.split("/")[2].split(".")[2] for key in tree}, limit=15)
             values = {key: Value.decode(body) for key, body in tree.items()}
             temperature = values["/device/pi.fake.tank/temperature"]
             assert (temperature.number(), temperature.unit) == (27, "°C")
             level = values["/device/pi.fake.tank/level"]
             assert (level.number(), level.unit, level.log) == (95, "%", True)
             assert values["/device/pi.fake.tv.volume/volume"].number() == 20
-            assert {key.split("/")[2].split(".")[2] for key in values} == {*SENSORS, *OUTPUTS, "tv"}
+            assert {key.split("/")[2].split(".")[2] for key in values} == wanted
             assert {value.quality for value in values.values()} == {"ok"}
             until(server, lambda: Value.decode(tree["/device/pi.fake.tank/level"]).time > level.time)
 

@@ -117,6 +117,9 @@ def test_what_is_too_old_or_ahead_is_counted() -> None:
         ([1, NOON, None, 1.0, "ok"], "row 0"),
         (["device", NOON, None, 1.0, "ok"], "a key begins with /"),
         (["/" + "x" * 300, NOON, None, 1.0, "ok"], "at most 255 bytes"),
+        (["/device/shed.onewire.28-0316/temperature", NOON, None, 1.0, "ok"], "not below /device/pi."),
+        (["/device/pi", NOON, None, 1.0, "ok"], "not below /device/pi."),
+        (["/variable/pi.x", NOON, None, 1.0, "ok"], "not below /device/pi."),
         (["/device/\x00", NOON, None, 1.0, "ok"], "printable"),
         ([KEY, -1, None, 1.0, "ok"], "a Unix time"),
         ([KEY, 1e300, None, 1.0, "ok"], "a Unix time"),
@@ -146,6 +149,28 @@ def test_no_room_for_a_series_is_said(book: Book, monkeypatch: pytest.MonkeyPatc
     assert OTHER in answer["problem"]
 
 
+def test_one_host_does_not_take_the_room_of_all(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append, "MOST_OF_HOST", 3)
+    keys = [f"/device/barn.x.{number}/v" for number in range(9)]
+    for number in range(2):
+        book.log(NOON, 1.0, f"/device/barn.x.old{number}/v")
+    book.log(NOON, 1.0)
+    book.flush()
+    for _ in range(2):
+        answer = book.append([[key, NOON + 60, None, 1.0, "ok"] for key in keys for _ in range(2)], host="barn")
+        assert (answer["kept"], answer["refused"]) == (2, 16)
+        assert "of barn there are 3 series already" in answer["problem"]
+    # Another unit is another series.
+    another = ["/device/barn.x.old0/v", NOON + 60, None, 1.0, "ok", 30, "K"]
+    assert book.append([another], host="barn")["refused"] == 1
+    # Those that there are go on, and so do other hosts.
+    assert book.append([["/device/barn.x.old0/v", NOON + 120, None, 2.0, "ok"]], host="barn")["kept"] == 1
+    assert book.append([[OTHER, NOON, None, 1.0, "ok"]])["kept"] == 1
+    book.log(NOON + 120, 1.0, keys[8])
+    book.flush()
+    assert book.append([[keys[8], NOON + 60, None, 1.0, "ok"]], host="barn")["kept"] == 1
+
+
 def test_many_late_readings_are_put_into_their_days_soon(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raspy.servers.logger.logger.MUCH", 100)
     book.append([[KEY, NOON - 3 * DAY + minute, None, 1.0, "ok"] for minute in range(150)])
@@ -169,6 +194,6 @@ json_like = st.recursive(
 
 @given(st.lists(json_like | st.tuples(st.just(KEY), json_like, json_like, json_like, st.just("ok")), max_size=10))
 def test_any_rows_are_kept_or_counted(rows: list[Any]) -> None:
-    text = json.dumps({"host": "x", "boot": "1", "trusted": True, "rows": rows})
+    text = json.dumps({"host": "pi", "boot": "1", "trusted": True, "rows": rows})
     lot = append.read(text, NOW * 1000, None, 90)
     assert len(lot.rows) + lot.refused == len(rows)

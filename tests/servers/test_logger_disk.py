@@ -46,7 +46,7 @@ def test_a_full_disk_costs_no_reading() -> None:
                 count += 1
                 book.logger.turn(0.01)
             assert "the disk is full" in book.logger.conditions["history"]
-            late = {"host": "x", "boot": "1", "trusted": True, "rows": [[KEY, 1, None, 1, "ok"]]}
+            late = {"host": "pi", "boot": "1", "trusted": True, "rows": [[KEY, 1, None, 1, "ok"]]}
             answer, status = book.ask("append", json.dumps(late))
             assert (status, "the disk is full" in answer) == ("500", True)
             book.log(NOON + count, float(count))

@@ -4,6 +4,7 @@ tests/conformance."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -12,9 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from raspy import __version__
+from raspy.common import MDP
+from raspy.servers.broker import broker as broker_module
 from raspy.servers.broker import mmi
 from raspy.servers.broker.mmi import PATTERN_LIMIT, TooSlow, limited_matches
-from tests.bus import Bus, running_bus
+from tests.bus import Bus, eventually, running_bus
 from tests.conformance.stage import unique
 
 NAMES = [b"pi.onewire.devices", b"pi.onewire.mmi", b"pi.web.mmi", b"\xff\x00"]
@@ -94,6 +97,33 @@ def test_discovery_without_a_pattern_tells_all(bus: Bus) -> None:
     client = bus.stage.client()
     assert client.ask(b"mmi.discovery", b"") == [b"a", b"b", b"200"]
     assert client.ask(b"mmi.services", b"") == [b"a", b"b", b"200"]
+
+
+def test_patterns_that_take_long_get_a_share_of_the_time(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(mmi, "monotonic", lambda: now[0])
+
+    def slow(pattern: bytes, names: list[bytes]) -> list[bytes]:
+        now[0] += 0.02
+        raise TooSlow("too slow")
+
+    monkeypatch.setattr(mmi, "limited_matches", slow)
+    client = bus.stage.client()
+    statuses = [client.ask(b"mmi.discovery", b"x")[-1] for _ in range(50)]
+    # 0.1 s ahead, and no more of them while no time passes; names without a pattern cost nothing.
+    assert statuses == [b"400"] * 6 + [b"503"] * 44
+    assert client.ask(b"mmi.discovery", b"") == [b"200"]
+    now[0] += 0.5
+    assert client.ask(b"mmi.discovery", b"x")[-1] == b"400"
+
+
+def test_one_turn_ends_though_more_requests_wait(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "TURN", 0.0)
+    client = bus.stage.client()
+    for _ in range(20):
+        client.request(b"mmi.version", b"")
+    bus.eventually(lambda broker: broker._requests.value == 20)
+    assert bus.call(lambda broker: broker._batch) < broker_module.BATCH
 
 
 def test_discovery_refuses_with_a_reason(bus: Bus) -> None:
@@ -182,3 +212,25 @@ def test_a_flood_of_questions_is_held_for_who_does_not_read(bus: Bus) -> None:
         assert len(dealer.recv_multipart()) == 54
     bus.at_rest()
     assert bus.statistic("replies_dropped") == 0
+
+
+def test_the_log_of_the_broker(bus: Bus) -> None:
+    client = bus.stage.client()
+    told, status = client.ask(b"mmi.log", b"5")
+    assert status == b"200"
+    assert len(json.loads(told)) <= 5
+    assert client.ask(b"mmi.log", MDP.id_frame(MDP.new_id(), 5.0))[-1] == b"200"
+    for wrong in (b"x", b"-1", b"\xff", b"9" * 12):
+        assert client.ask(b"mmi.log", wrong)[-1] == b"400"
+
+
+def test_the_broker_is_restarted_once(bus: Bus) -> None:
+    client = bus.stage.client()
+    an_id = MDP.id_frame(MDP.new_id(), 5.0)
+    assert client.ask(b"mmi.restart", b"1")[-1] == b"409"
+    assert client.ask(b"mmi.restart", an_id, b"1")[-1] == b"409"
+    broker = bus.runner.executive
+    assert not broker.again
+    assert client.ask(b"mmi.restart", str(os.getpid()).encode())[-1] == b"200"
+    eventually(lambda: broker.again, "it ends to be started again")
+    bus.restart()

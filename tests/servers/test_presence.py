@@ -147,7 +147,8 @@ def test_the_same_instance_that_registers_again_is_none(bus: Bus) -> None:
 
 
 def test_conditions_make_a_server_degraded(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "INTERVAL", 0.05)
+    # Shorter, and a busy machine makes it silent in between.
+    monkeypatch.setattr(presence, "INTERVAL", 0.5)
     bus.restart()
     raw = Raw(bus)
     raw.tell(state="degraded", conditions={"bus": "no probe"})

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from raspy.common import MDP
+from raspy.common import MDP, slots
 from raspy.common.database import StorageError
 from raspy.common.executive import Executive, Socket
-from raspy.servers.titanic import dispatch, lane, requests, slots
+from raspy.servers.titanic import dispatch, lane, requests
 from raspy.servers.titanic import titanic as titanic_module
 from tests.bus import BASE, eventually, running
 from tests.conformance.stage import READY, WORKER, unique

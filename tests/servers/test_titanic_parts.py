@@ -21,14 +21,13 @@ from raspy.common.database import Database
 from raspy.common.executive import Executive
 from raspy.servers.titanic import directory as directory_module
 from raspy.servers.titanic import lane as lane_module
-from raspy.servers.titanic import records, requests, slots
+from raspy.servers.titanic import records, requests
 from raspy.servers.titanic.channels import Channel, Channels
 from raspy.servers.titanic.directory import Directory
 from raspy.servers.titanic.dispatch import looks_ours, refusal
 from raspy.servers.titanic.lane import Lane
 from raspy.servers.titanic.records import DONE, LATE, PARKED, PENDING, Accepted, Boot, Request
 from raspy.servers.titanic.requests import Numbers
-from raspy.servers.titanic.slots import Slots
 from tests.bus import Bus, OnThread, eventually, running, running_bus
 from tests.conformance.stage import unique
 from tests.support_devices import LIMIT, short_directory
@@ -480,9 +479,11 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
 ) -> None:
     monkeypatch.setattr(directory_module, "ANSWER_TIME", 0.05)
     answered: deque[list[list[bytes]]] = deque([[], [], [[b"mmi.workers", b'{"workers":2}', b"200"]]])
-    with directory_of(loop, lambda mmi, service: answered.popleft()) as (directory, broker, _):
+    # On a busy machine the last answer, too, may come late.
+    answer = lambda mmi, service: answered.popleft() if len(answered) > 1 else answered[0]  # noqa: E731
+    with directory_of(loop, answer) as (directory, broker, _):
         assert ask(loop, directory, b"service") == [(2, False)]
-        assert len(broker.asked) == 3
+        assert len(broker.asked) >= 3
 
 
 def test_answers_to_other_questions_are_dropped(loop: OnThread[Executive]) -> None:
@@ -504,61 +505,6 @@ def test_a_broker_that_is_lost_is_noticed_and_asked_again(bus: Bus, loop: OnThre
     bus.stage.idle_workers(service, 2)
     assert ask(loop, directory, service) == [(2, False)]
     loop.call(directory.close)
-
-
-# ---------------------------------------------------------------- slots
-
-
-def test_slots_grow_to_the_most_and_no_further(bus: Bus, loop: OnThread[Executive]) -> None:
-    service, held = unique(), []
-    made = loop.call(
-        lambda: Slots(loop.executive, bus.address, service, lambda body, reply: held.append((body, reply)), 5)
-    )
-    client = bus.stage.client()
-    for number in range(8):
-        client.request(service, b"%d" % number)
-    assert bus.stage.until(lambda: len(held) == 5)
-    assert loop.call(lambda: len(made.connections)) == 5
-    bus.eventually(lambda broker: broker.queued == 3)
-    for _ in range(8):
-        assert bus.stage.until(lambda: bool(held))
-        body, reply = held.pop()
-        loop.call(lambda body=body, reply=reply: reply(body))  # type: ignore[misc]
-    assert sorted(client.reply().body[0] for _ in range(8)) == [b"%d" % number for number in range(8)]
-    loop.call(made.close)
-    loop.call(made.close)
-    bus.eventually(lambda broker: service not in broker.services)
-
-
-def test_a_single_slot_is_enough_where_that_is_the_most(bus: Bus, loop: OnThread[Executive]) -> None:
-    service = unique()
-    made = loop.call(lambda: Slots(loop.executive, bus.address, service, lambda body, reply: reply(body), 1))
-    client = bus.stage.client()
-    for number in range(5):
-        assert client.ask(service, b"%d" % number) == [b"%d" % number]
-    assert loop.call(lambda: len(made.connections)) == 1
-    loop.call(made.close)
-
-
-def test_slots_that_are_busy_are_not_closed(
-    bus: Bus, loop: OnThread[Executive], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service, held = unique(), []
-    made = loop.call(lambda: Slots(loop.executive, bus.address, service, lambda body, reply: held.append(reply), 8))
-    clients = [bus.stage.client() for _ in range(6)]
-    for client in clients:
-        client.request(service, b"work")
-    assert bus.stage.until(lambda: len(held) == 6)
-    for _ in range(3):
-        loop.call(made._shrink)
-    assert loop.call(lambda: sum(connection.client is not None for connection in made.connections)) == 6
-    for reply in held:
-        loop.call(lambda reply=reply: reply([b"done"]))  # type: ignore[misc]
-    assert [client.reply().body for client in clients] == [[b"done"]] * 6
-    for _ in range(2):
-        loop.call(made._shrink)
-    assert loop.call(lambda: len(made.connections)) == slots.FEW
-    loop.call(made.close)
 
 
 # ---------------------------------------------------------------- the file

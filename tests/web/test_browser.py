@@ -12,7 +12,10 @@ import pytest
 
 from raspy.common.config import ConfigError
 from tests.support import need_module, need_program
-from tests.web.hand import TANK, Events, Hand, reading, until
+from tests.support_devices import broker
+from tests.web import hand as hand_module
+from tests.web.hand import COOKIES, PASSWORD, TANK, Events, Hand, reading, until
+from tests.web.stubs import HEATER, Stub, on_thread, put_alarm, put_output
 
 pytestmark = pytest.mark.web
 
@@ -65,6 +68,10 @@ class Visit:
 
     def __init__(self, browser: Any, url: str, **settings: Any) -> None:
         self.context = browser.new_context(**settings)
+        cookie = COOKIES.get(int(url.rsplit(":", 1)[1].partition("/")[0]), "")
+        if cookie:
+            name, _, value = cookie.partition("=")
+            self.context.add_cookies([{"name": name, "value": value, "url": url}])
         self.page = self.context.new_page()
         self.page.set_default_timeout(LIMIT)
         self.problems: list[str] = []
@@ -137,7 +144,7 @@ def test_a_value_that_goes_bad_is_a_word_and_is_announced(hand: Hand, visit: Any
     assert page.problems == []
 
 
-def test_a_lost_connection_is_seen_and_mends_by_itself(hand: Hand, visit: Any) -> None:
+def test_a_lost_connection_is_seen_and_mends_by_itself(hand: Hand, visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = visit()
     page.wait("[data-link=live]")
     page.page.evaluate("window.same = true")
@@ -148,7 +155,9 @@ def test_a_lost_connection_is_seen_and_mends_by_itself(hand: Hand, visit: Any) -
     assert "was 21.0625 °C" in page.text(ROW)
     assert page.text(f"{ROW} [data-cell=value]") == "—"
     page.shot("lost")
-    again = Hand(port=hand.port)
+    # Sessions are kept over a restart.
+    monkeypatch.setattr(hand_module, "Auth", lambda *_, **__: hand.auth)
+    again = Hand(port=hand.port, password=False)
     try:
         again.bus("live")
         again.put(TANK, reading(23))
@@ -157,6 +166,80 @@ def test_a_lost_connection_is_seen_and_mends_by_itself(hand: Hand, visit: Any) -
         assert page.page.evaluate("window.same") is True
     finally:
         again.close()
+
+
+@pytest.mark.parametrize("text", ["", "55", "55 and left"])
+def test_what_is_typed_stays_and_all_around_it_goes_on(hand: Hand, visit: Any, text: str) -> None:
+    """It is there as long as what it is for, and hides no alarm; be it that the field has the focus alone."""
+    put_output(hand)
+    hand.put(f"/device/{HEATER}/level", reading(30))
+    hand.settled()
+    page = visit()
+    page.wait("[data-link=live]")
+    field = page.page.locator(f'[id="level:{HEATER}"]')
+    field.focus()
+    typed = text.partition(" ")[0] or "30"
+    field.fill(typed)
+    if "left" in text:
+        field.blur()
+    put_alarm(hand)
+    hand.put(SUMP, b"")
+    page.wait_text(".alarm h3", "Tank too hot")
+    until(lambda: page.page.locator(f'[data-key="{SUMP}"]').count() == 0, "what was deleted is gone")
+    assert field.input_value() == typed
+    focused = page.page.evaluate("document.activeElement.id")
+    assert (focused == f"level:{HEATER}") is ("left" not in text)
+    hand.put("/alarm/hot", b"")
+    until(lambda: page.page.locator(".alarm").count() == 0, "the alarm is gone")
+    hand.put("/device/pi1.aaa.new/temperature", reading(19))
+    page.wait('[data-key="/device/pi1.aaa.new/temperature"]')
+    assert field.input_value() == typed
+    assert page.page.locator("article").count() == 3
+    hand.put(f"/device/{HEATER}/level", b"")
+    until(lambda: field.count() == 0, "a field for nothing is gone")
+    assert page.problems == []
+
+
+def test_a_newer_page_waits_for_what_is_typed(hand: Hand, visit: Any) -> None:
+    put_output(hand)
+    hand.put(f"/device/{HEATER}/level", reading(30))
+    hand.settled()
+    page = visit()
+    page.wait("[data-link=live]")
+    page.page.evaluate("window.same = true")
+    field = page.page.locator(f'[id="level:{HEATER}"]')
+    field.fill("55")
+
+    def newer(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("/static/page.js?", "/static/page.js?newer="))
+
+    page.page.route(f"{hand.url}/", newer)
+    put_alarm(hand)
+    page.wait_text(".alarm h3", "Tank too hot")
+    assert field.input_value() == "55"
+    assert page.page.evaluate("window.same") is True
+    with page.page.expect_navigation():
+        field.fill("30")
+        field.blur()
+    page.wait("[data-link=live]")
+
+
+def test_the_field_of_a_dimmer_has_its_level_until_another_is_typed(hand: Hand, visit: Any) -> None:
+    put_output(hand)
+    hand.put(f"/device/{HEATER}/level", reading(30))
+    hand.settled()
+    page = visit()
+    page.wait("[data-link=live]")
+    field = page.page.locator(f'[id="level:{HEATER}"]')
+    hand.put(f"/device/{HEATER}/level", reading(80))
+    until(lambda: field.input_value() == "80", "it follows")
+    hand.put(f"/device/{HEATER}/level", {"quality": "stale", "last": 80})
+    until(lambda: field.input_value() == "", "what is not known stands in no field")
+    field.fill("5")
+    hand.put(f"/device/{HEATER}/level", reading(70))
+    page.wait_text(f'[data-key="/device/{HEATER}/level"] [data-cell=value]', "70")
+    assert field.input_value() == "5"
 
 
 def test_the_bus_lost_is_seen_and_mends_by_itself(hand: Hand, visit: Any) -> None:
@@ -251,6 +334,140 @@ def test_without_javascript_it_can_be_read(hand: Hand, visit: Any) -> None:
     assert "This page loads itself anew" in page.text("header")
     assert '<meta http-equiv="refresh"' in text
     page.shot("no-javascript")
+
+
+@pytest.fixture(scope="module")
+def bus() -> Iterator[tuple[str, Stub, Stub]]:
+    with broker() as address, on_thread(Stub("stub", address)) as stub, on_thread(Stub("alarm", address)) as alarm:
+        yield address, stub, alarm
+
+
+@pytest.fixture
+def handy(browser: Any, bus: tuple[str, Stub, Stub]) -> Iterator[Any]:
+    """Visits to a page whose forms reach servers, which are told what was done."""
+    address, stub, alarm = bus
+    stub.told.clear()
+    alarm.told.clear()
+    hand = Hand(broker=address)
+    put_output(hand)
+    put_alarm(hand, reason="above 30 °C", value=31.25, unit="°C", since=1e9)
+    hand.settled()
+    visits: list[Visit] = []
+
+    def make(**settings: Any) -> tuple[Hand, Visit, Stub, Stub]:
+        visits.append(Visit(browser, hand.url, **settings))
+        return hand, visits[-1], stub, alarm
+
+    yield make
+    for each in visits:
+        each.close()
+    hand.close()
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_mode_is_set_with_and_without_javascript(handy: Any, script: bool) -> None:
+    hand, page, stub, _ = handy(java_script_enabled=script)
+    page.page.get_by_role("button", name="heater: off").click()
+    page.wait_text("#said", "heater is in mode off until")
+    assert stub.told[-1] == ("mode", "heater", "off", "", "the page")
+    put_output(hand, "off", 4e9)
+    hand.settled()
+    if not script:
+        page.page.reload()
+    page.wait_text(f'[data-key="/device/{HEATER}/mode"][data-state=manual]', "until 2096")
+    page.shot(f"mode-{script}")
+    page.page.get_by_role("link", name="heater: mode and time").click()
+    page.page.get_by_label("feeding").check()
+    page.page.get_by_label("For").select_option("1 hour")
+    page.shot(f"mode-form-{script}")
+    page.page.get_by_role("button", name="Set the mode").click()
+    page.wait_text("#said", "heater is in mode feeding until")
+    assert stub.told[-1] == ("mode", "heater", "feeding", "3600", "the page")
+    page.page.get_by_role("link", name="Modes of all outputs").click()
+    page.shot(f"modes-{script}")
+    page.page.get_by_role("button", name="feeding").click()
+    page.wait_text("#said", "in mode feeding: heater")
+    assert page.problems == []
+
+
+def test_what_a_form_did_is_not_said_for_ever(handy: Any) -> None:
+    hand, page, _, _ = handy()
+    page.page.clock.install()
+    page.page.get_by_role("button", name="heater: off").click()
+    page.wait_text("#said", "heater is in mode off until")
+    assert page.page.url == f"{hand.url}/"
+    page.page.clock.fast_forward(30_000)
+    page.page.wait_for_function("document.getElementById('said').textContent === ''")
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_an_alarm_is_acknowledged_with_and_without_javascript(handy: Any, script: bool) -> None:
+    hand, page, _, alarm = handy(java_script_enabled=script)
+    assert "above 30 °C: 31.25 °C" in page.text(".alarm")
+    page.shot(f"alarm-{script}")
+    page.page.get_by_role("button", name="Acknowledge: Tank too hot").click()
+    page.wait_text("#said", "the alarm hot is acknowledged")
+    assert alarm.told[-1] == ("acknowledge", "hot", "the page")
+    put_alarm(hand, state="acknowledged", by="the page")
+    hand.settled()
+    if not script:
+        page.page.reload()
+    page.wait_text(".alarm[data-state=ok] .badge", "acknowledged")
+    until(lambda: page.page.get_by_role("button", name="Acknowledge: Tank too hot").count() == 0, "no button")
+    page.page.get_by_role("button", name="Shelve for an hour: Tank too hot").click()
+    page.wait_text("#said", "is shelved for an hour")
+    hand.put("/alarm/hot", b"")
+    hand.settled()
+    if not script:
+        page.page.reload()
+    until(lambda: page.page.locator(".alarm").count() == 0, "the alarm is gone")
+    assert page.problems == []
+
+
+def test_a_foreign_page_cannot_use_a_form(handy: Any) -> None:
+    """A page from elsewhere sends a form that has all but our origin."""
+    place, page, stub, _ = handy()
+    page.page.goto("about:blank")
+    page.page.set_content(
+        f'<form method="post" action="{place.url}/mode"><input name="csrf" value="{place.csrf}">'
+        f'<input name="output" value="{HEATER}"><button name="mode" value="on">x</button></form>'
+    )
+    page.page.get_by_role("button").click()
+    page.wait_text("main", "does not come from this page")
+    assert stub.told == []
+
+
+def test_whoever_was_logged_out_meanwhile_logs_in_and_goes_on(handy: Any) -> None:
+    hand, page, stub, _ = handy()
+    page.wait("[data-link=live]")
+    hand.auth.log_out_all()
+    page.page.get_by_role("button", name="heater: off").click()
+    page.page.wait_for_url("**/login")
+    assert stub.told == []
+    page.page.get_by_label("Password").fill(PASSWORD)
+    page.page.get_by_role("button", name="Log in").click()
+    page.page.get_by_role("button", name="heater: off").click()
+    page.wait_text("#said", "heater is in mode off")
+    assert len(stub.told) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1400])
+def test_forms_and_alarms_can_be_read(handy: Any, scheme: str, width: int) -> None:
+    hand, page, _, _ = handy(color_scheme=scheme, viewport={"width": width, "height": 740})
+    put_output(hand, "feeding", 4e9)
+    for number, (state, severity) in enumerate((("active", "warning"), ("returned", "info"), ("shelved", "critical"))):
+        put_alarm(hand, f"a{number}", state=state, severity=severity, label="w" * 100, reason="v" * 200)
+    hand.settled()
+    page.page.get_by_role("button", name="heater: off").click()
+    page.wait("[data-link=live]")
+    page.shot(f"forms-{scheme}-{width}")
+    for path in ("", f"/mode/{HEATER}", "/modes"):
+        page.page.goto(hand.url + path)
+        assert page.page.evaluate(CONTRAST) == []
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+        page.shot(f"forms-{scheme}-{width}-{path[1:5]}")
 
 
 def test_what_a_screen_reader_needs_is_there(visit: Any) -> None:

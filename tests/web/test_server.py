@@ -20,7 +20,7 @@ from raspy.common.config import Config, ConfigError
 from raspy.common.kvcliapi import KvPublisherClient
 from raspy.common.process import GRACE
 from raspy.web import Web, WebConfig
-from tests.web.hand import TANK, Events, ask, events, reading, until
+from tests.web.hand import TANK, Events, ask, enter, events, reading, until
 
 # A directory of its own keeps a raspy.toml that lies about from being read.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(raspy.__file__).parents[1])}
@@ -31,7 +31,9 @@ class Process:
 
     def __init__(self, name: str, directory: Path, **settings: object) -> None:
         self.log = directory / f"{name}.log"
+        self.entered = False
         environment = {**ENVIRONMENT, "RASPY_BUS_BROKER_IP": f"ipc://{directory}", "RASPY_BUS_HOSTNAME": "pi1"}
+        environment["XDG_STATE_HOME"] = str(directory)
         environment |= {key: str(value) for key, value in settings.items()}
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen(
@@ -42,7 +44,10 @@ class Process:
         found = until(
             lambda: re.search(r"page is on http://127\.0\.0\.1:(\d+)", self.log.read_text()), "the page is on"
         )
-        return int(found[1])
+        port = int(found[1])
+        if not self.entered:
+            self.entered = bool(enter(port))
+        return port
 
     def end(self, number: int = signal.SIGTERM, limit: float = 20) -> int:
         if self.popen.poll() is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -53,6 +54,8 @@ class Command(msgspec.Struct, kw_only=True):
     """The value as it is now; None when there is none that can be trusted."""
     reading: Value | None = None
     """The same with unit, time and quality, or the reason why there is none; None: not read yet."""
+    read_at: float = 0.0
+    """When that came (monotonic, s)."""
     callback: Any = None
     """Called with the new value, or with None to get the current one."""
 
@@ -63,6 +66,7 @@ class Command(msgspec.Struct, kw_only=True):
     def update(self, reading: Value) -> None:
         """Take a new reading, good or bad."""
         self.reading = reading
+        self.read_at = time.monotonic()
         self.value = reading.value if reading.quality == "ok" else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,7 +128,9 @@ class Command(msgspec.Struct, kw_only=True):
 
 
 _JSON = {
-    field.name: field.default for field in msgspec.structs.fields(Command) if field.name not in ("reading", "callback")
+    field.name: field.default
+    for field in msgspec.structs.fields(Command)
+    if field.name not in ("reading", "read_at", "callback")
 }
 
 

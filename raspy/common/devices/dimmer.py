@@ -60,6 +60,16 @@ class DimmerSettings(OutputSettings, kw_only=True, forbid_unknown_fields=True):
         """The safe state, 0 (off) to 1."""
         return self.safe / 100
 
+    @property
+    def on_level(self) -> float:
+        """Its highest level."""
+        return self.highest / 100
+
+    def unfit(self, level: float) -> str:
+        """It is off, or in its range."""
+        fits = not level or self.lowest <= round(level * 100, 6) <= self.highest
+        return "" if fits else f"{level * 100:g} % is not 0, or {self.lowest:g} to {self.highest:g} %"
+
     def check(self) -> dict[str, str]:
         """The range must be one, and the safe state off or in it."""
         errors = super().check()
@@ -115,8 +125,8 @@ class Dimmer(OutputDevice):
         low, high = self.dimming.lowest, self.dimming.highest
         if value and not low <= value <= high:
             raise BadValue(f"level: {value:g} is not 0, or {low:g} to {high:g}")
-        self.tell(abs(value) / 100)
-        return value
+        waits = self.tell(abs(value) / 100)
+        return {"value": value, "waits": waits} if waits else value
 
     def _ramp_end(self) -> float:
         return self.aimed_at + abs(self.target - self.start_level) * self.dimming.ramp

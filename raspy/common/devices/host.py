@@ -20,17 +20,20 @@ from typing import Any, ClassVar, Self
 import msgspec
 
 from raspy.common import MDP
+from raspy.common.backup.parts import Part
 from raspy.common.config import BusConfig, Config, state_directory
 from raspy.common.devices import plugins
 from raspy.common.devices.changes import Changes
 from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceRegister
 from raspy.common.devices.errors import DeviceError, FieldErrors, ReadingError
+from raspy.common.devices.formverbs import DEVICES
 from raspy.common.devices.keeper import Keeper
+from raspy.common.devices.keptfile import adopt, check_content
+from raspy.common.devices.modekeeper import FILE, ModeKeeper
 from raspy.common.devices.output import OutputDevice
 from raspy.common.devices.outputs import Outputs
 from raspy.common.devices.source import Read, Source
 from raspy.common.devices.value import HELD
-from raspy.common.devices.verbs import DEVICES
 from raspy.common.executive import Timer
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.server import Server
@@ -49,6 +52,7 @@ class DeviceServer(Server):
     ``types`` holds the device classes that it knows.
     """
 
+    KEEPS: ClassVar[tuple[Part, ...]] = (Part("devices.json", check=check_content, adopt=adopt),)
     makes: ClassVar[frozenset[str]] = frozenset()
     """The oids of which an owner may make devices; those of other packages come on top of them."""
     fixed: ClassVar[frozenset[str]] = frozenset()
@@ -92,6 +96,7 @@ class DeviceServer(Server):
         :param store: Titanic is on the bus, and has them too
         """
         self.keeper = self._keeper(path, store)
+        self.outputs.modes = ModeKeeper(self, os.path.join(os.path.dirname(path), FILE))
 
     def _keeper(self, path: str | None, store: bool) -> Keeper:
         keeper = Keeper(self, path, store, self.settings_place, self.settings_places())
@@ -132,6 +137,7 @@ class DeviceServer(Server):
         """Put the outputs into their safe state, and leave the bus."""
         self.outputs.make_safe("the server stops")
         self.keeper.close()
+        self.outputs.modes.close()
         # The loop has turned meanwhile, and a command may have come.
         self.outputs.make_safe("the server stops")
         super().stop()
@@ -152,7 +158,7 @@ class DeviceServer(Server):
         for part in device.walk():
             self._sources[part.path] = Source(part)
             if isinstance(part, OutputDevice):
-                self.outputs.add(part)
+                self.outputs.add(part, new=not kept)
             self.read_soon(part)
 
     def remove_device(self, name: str) -> None:
@@ -169,6 +175,8 @@ class DeviceServer(Server):
             for command in source.published:
                 self.publish(self._key(part, command), b"")
         self._show_hung()
+        # It may be what another one is on only with.
+        self.outputs.look()
 
     def makeable(self) -> list[str]:
         """The oids of which an owner may make devices, sorted."""
@@ -252,10 +260,14 @@ class DeviceServer(Server):
     def late(self, verbs: Verbs, body: list[bytes]) -> None:
         """A command to an output that came too late is an event."""
         words = [frame.decode("utf-8", "replace") for frame in body[:4]]
-        if verbs is DEVICES and len(words) == 4 and words[0] == "exec":
-            source = self._sources.get(words[1].removeprefix(self.name + "."))
+        if verbs is not DEVICES or len(words) < 3 or words[0] not in ("exec", "form_do", "mode"):
+            return
+        names = words[1].split(",")[:DEVICES_LIMIT] if words[0] == "mode" else [words[1]]
+        command, wanted = words[2:4] if words[0] != "mode" and len(words) == 4 else ("mode", words[2])
+        for name in names:
+            source = self._sources.get(name.strip().removeprefix(self.name + "."))
             if source is not None and isinstance(source.device, OutputDevice):
-                facts = {"reason": "a command came too late", "command": words[2][:60], "wanted": words[3][:60]}
+                facts = {"reason": "a command came too late", "command": command[:60], "wanted": wanted[:60]}
                 self.outputs.report(source.device, facts)
 
     def read_soon(self, device: BaseDevice) -> None:
@@ -294,8 +306,14 @@ class DeviceServer(Server):
             raise VerbError(MDP.NOT_FOUND, f"no device {name[:80]!r}; known are {known[:1000]}")
         return source.device
 
+    def device_at(self, path: str) -> BaseDevice | None:
+        """A device or subdevice by its path on this server, ``<name>[.<sub>]``."""
+        source = self._sources.get(path)
+        return None if source is None else source.device
+
     def publish_device(self, device: BaseDevice) -> None:
-        """Put on the tree what is new among a device's values."""
+        """Put on the tree what is new among a device's values; interlocks see to it first."""
+        self.outputs.look()
         source = self._sources[device.path]
         for command in device.values():
             if command.reading is source.published.get(command.name):
@@ -337,7 +355,8 @@ class DeviceServer(Server):
             if source.device.poll > 0:
                 continue
             for command in source.device.values():
-                if command.reading is not None and not command.readonly:
+                vouched = not command.readonly or isinstance(source.device, OutputDevice)
+                if command.reading is not None and vouched:
                     command.update(msgspec.structs.replace(command.reading, time=now))
             self.publish_device(source.device)
 

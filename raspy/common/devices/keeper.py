@@ -24,7 +24,7 @@ from raspy.common.server import Server
 
 STORE = "titanic.store"
 SECTION = "devices"
-"""The section of the store in which the settings are, by the name of the device."""
+"""The section of the store in which the settings of devices are, by the name of the device."""
 RETRY = 1.0
 """Seconds after which the store is tried again when it did not answer."""
 TIMEOUT = 2.0
@@ -55,6 +55,7 @@ class Keeper:
     :param place: the service of the store under which a device's settings are, by the name of the device
     :param places: all such services; of the first, which is this server's own, everything is taken over, of the
         others what is asked for
+    :param section: the section of the store, by whose keys they are found
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class Keeper:
         store: bool,
         place: Callable[[str], str],
         places: tuple[str, ...],
+        section: str = SECTION,
     ) -> None:
         self.server = server
+        self.section = section
         self.store = store and path is not None
         self.place = place
         self.places = places
@@ -189,7 +192,7 @@ class Keeper:
         else:
             self._export(list(self.places), {})
             return
-        words = [self.place(name), SECTION, name]
+        words = [self.place(name), self.section, name]
         if kept.deleted:
             self._ask("delete", words, lambda reply: self._pushed(name, kept, reply))
         else:
@@ -222,7 +225,7 @@ class Keeper:
             if reply[-1] != MDP.OK:
                 self._over(_text(reply))
                 return
-            entries = msgspec.json.decode(reply[0], type=Exported).services.get(place, {}).get(SECTION, {})
+            entries = msgspec.json.decode(reply[0], type=Exported).services.get(place, {}).get(self.section, {})
             found.update({name: bytes(raw) for name, raw in entries.items() if self.place(name) == place})
             self._export(places, found)
 

@@ -62,10 +62,12 @@ class KeptFile:
 
     :param server: whose loop and conditions are used
     :param path: the file; its directory is made when it is missing
+    :param condition: the name under which trouble with it is reported
     """
 
-    def __init__(self, server: Server, path: str) -> None:
+    def __init__(self, server: Server, path: str, condition: str = "settings") -> None:
         self.server = server
+        self.condition = condition
         self.path = path
         self.lost = ""
         """What happened to the settings that were kept before, as long as what is left of them is there."""
@@ -85,7 +87,7 @@ class KeptFile:
             self._lock = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             # Nothing can be kept then, which is told when something is to be.
-            self.server.condition("settings", f"{self.path} cannot be written: {error.strerror}")
+            self.server.condition(self.condition, f"{self.path} cannot be written: {error.strerror}")
             return
         until = time.monotonic() + LOCK_PATIENCE
         while True:
@@ -106,14 +108,14 @@ class KeptFile:
             return {}
         except OSError as error:
             self._unreadable = self.lost = f"{self.path} cannot be read: {error.strerror}"
-            self.server.condition("settings", self._unreadable)
+            self.server.condition(self.condition, self._unreadable)
             return {}
         try:
             content = msgspec.json.decode(data, type=_Content)
             if content.format == FORMAT:
                 if content.lost and os.path.exists(content.aside):
                     self.lost, self._aside = content.lost, content.aside
-                    self.server.condition("settings damaged", self.lost)
+                    self.server.condition(f"{self.condition} damaged", self.lost)
                 return content.devices
             problem = f"it has format {content.format}, and this program knows {FORMAT}"
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -144,7 +146,10 @@ class KeptFile:
         waiting, self._waiting = self._waiting, []
         self._writing = True
         slow = self.server.call_later(
-            PATIENCE, self.server.condition, "settings", f"{self.path}: the disk has not taken it for {PATIENCE:g} s"
+            PATIENCE,
+            self.server.condition,
+            self.condition,
+            f"{self.path}: the disk has not taken it for {PATIENCE:g} s",
         )
 
         def written(error: Exception | None) -> None:
@@ -154,7 +159,7 @@ class KeptFile:
             if error is not None and told is None:
                 reason = getattr(error, "strerror", None) or str(error)
                 told = KeepError(f"{self.path} cannot be written: {reason}")
-            self.server.condition("settings", str(told) if told else None)
+            self.server.condition(self.condition, str(told) if told else None)
             for each in waiting:
                 self.server.guard(each, told)
             self._go(devices)
@@ -198,18 +203,58 @@ class KeptFile:
             replace(self.path, self._encode({}))
         except OSError as error:
             self.lost = f"{self.path} is no good, and cannot be set aside ({error.strerror}): {problem}"
-        self.server.condition("settings damaged", self.lost)
+        self.server.condition(f"{self.condition} damaged", self.lost)
 
 
-def replace(path: str, data: bytes) -> None:
+def check_content(data: bytes) -> None:
+    """See that a file with this content could be loaded.
+
+    :raises ValueError: it could not
+    """
+    content = msgspec.json.decode(data, type=_Content)
+    if content.format != FORMAT:
+        raise ValueError(f"it has format {content.format}, and this program knows {FORMAT}")
+
+
+def adopt(path: str, before: str | None) -> None:
+    """Have a file that is restored win over the store: what it has is a change that the store does not know, and what
+    only the file before it has is deleted there.
+
+    :raises OSError: it cannot be written
+    :raises ValueError: it cannot be read
+    """
+    with open(path, "rb") as file:
+        content = msgspec.json.decode(file.read(), type=_Content)
+    for kept in content.devices.values():
+        kept.pending = kept.pending or kept.settings is not None
+    for name, old in _devices(before).items():
+        kept_now = content.devices.get(name)
+        nothing = kept_now is None or (kept_now.settings is None and not kept_now.deleted)
+        if old.settings is not None and nothing and (kept_now is not None or len(content.devices) < ENTRIES):
+            content.devices[name] = Kept(pending=True, deleted=True)
+    replace(path, msgspec.json.encode(content))
+
+
+def _devices(path: str | None) -> dict[str, Kept]:
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(LIMIT + 1), type=_Content).devices
+    except (OSError, ValueError, RecursionError):
+        return {}  # what cannot be read was not served either
+
+
+def replace(path: str, data: bytes, private: bool = False) -> None:
     """Put data in the place of a file's, on the disk when this returns.
 
+    :param private: nobody but this user may read it
     :raises OSError: it could not; the file is as it was
     """
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o750, exist_ok=True)
     new = path + ".new"
-    with open(new, "wb") as file:
+    with open(new, "wb", opener=_open_private if private else None) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -219,3 +264,9 @@ def replace(path: str, data: bytes) -> None:
         os.fsync(entry)
     finally:
         os.close(entry)
+
+
+def _open_private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that an end in the middle left behind may be open to others
+    return descriptor

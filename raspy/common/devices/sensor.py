@@ -39,6 +39,15 @@ class SensorTemperature(SensorDevice):
     )
 
 
+class SensorContact(SensorDevice):
+    """A contact: a float or leak switch, a door, a button."""
+
+    oid: ClassVar[str] = "sensor.contact"
+    declared: ClassVar[tuple[Command, ...]] = (
+        Command(name="contact", type="Bool", info="Whether it is closed", readonly=True, datasource="GAUGE"),
+    )
+
+
 class SensorWind(SensorDevice):
     """A wind sensor: speed, and the direction that the wind comes from."""
 

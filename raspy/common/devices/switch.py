@@ -43,5 +43,5 @@ class Switch(OutputDevice):
         """
         if value is None:
             return self.reading("power")
-        self.tell(float(value))
-        return value
+        waits = self.tell(float(value))
+        return {"value": value, "waits": waits} if waits else value

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from raspy.common import MDP
 from raspy.common.devices.errors import DeviceError, FieldErrors, UnknownCommand, Unsupported
 from raspy.common.devices.keptfile import KeepError
-from raspy.common.devices.output import DriveError, Hold, OutputDevice, Refused
+from raspy.common.devices.manual import AUTO, mode_time, modes
+from raspy.common.devices.modekeeper import safe
+from raspy.common.devices.output import REMOVED, DriveError, Hold, OutputDevice, Refused
 from raspy.common.devices.settings import json_object
 from raspy.common.verbs import Later, VerbError, Verbs
 
@@ -64,6 +66,13 @@ def info(server: DeviceServer, name: str) -> dict[str, Any]:
 
 
 @DEVICES.verb(reads=True)
+def labels(server: DeviceServer) -> dict[str, str]:
+    """What their owner calls the devices and their parts, by name; without those that are called nothing."""
+    parts = (part for device in server.devices.values() for part in device.walk())
+    return {part.path: part.config.label for part in parts if part.config.label}
+
+
+@DEVICES.verb(reads=True)
 def template(server: DeviceServer, oid: str = "") -> Later:
     """What a device of an oid is made of: schema, defaults, commands; without an oid, all kinds by oid."""
 
@@ -73,7 +82,7 @@ def template(server: DeviceServer, oid: str = "") -> Later:
         answer = {known: kind().template | {"make": known in makeable} for known, kind in types.items()}
         return answer[oid] if oid else answer
 
-    return _typed(server, [oid] if oid else server.types.oids(), found, MDP.NOT_FOUND)
+    return typed(server, [oid] if oid else server.types.oids(), found, MDP.NOT_FOUND)
 
 
 @DEVICES.verb(reads=True)
@@ -84,38 +93,42 @@ def check(server: DeviceServer, json: str) -> Later:
         errors = server.types.check(json)
         return {"ok": not errors, "errors": errors}
 
-    return _typed(server, _oids(json), checked)
+    return typed(server, _oids(json), checked)
 
 
 @DEVICES.verb()
 def new(server: DeviceServer, json: str) -> Later:
     """Make a device of JSON with its ``oid``, its ``name`` and any of its settings; answers the whole of it."""
 
-    def make() -> Later:
-        device = server.types.new(json)
-        if device.oid not in server.makeable():
-            kinds = ", ".join(server.makeable()) or "none"
-            raise FieldErrors({"oid": f"{device.oid} cannot be made here; what can be: {kinds}"})
-        if device.name in server.devices or device.name in server.fixed or server.changes.changing(device.name):
-            raise FieldErrors({"name": f"there is a device {device.name} already"})
-        later = Later()
+    return typed(server, _oids(json), lambda: make_device(server, server.types.new(json)))
 
-        def kept(error: Exception | None) -> None:
-            server.changes.busy.discard(device.name)
-            try:
-                if error is None:
-                    # What another device of this name left behind is not its own.
-                    server.add_device(device, kept=False)
-            except ValueError as problem:
-                error = problem
-                server.keeper.keep(device.name, None, lambda _: None)
-            _complete(later, error, lambda: describe(device))
 
-        server.changes.busy.add(device.name)
-        server.keeper.keep(device.name, device.to_dict(), kept)
-        return _in_time(server, later)
+def make_device(server: DeviceServer, device: BaseDevice) -> Later:
+    """Own a device that an owner wants made, once it is kept; answers the whole of it.
 
-    return _typed(server, _oids(json), make)
+    :raises FieldErrors: it cannot be made here, or the name is taken
+    """
+    if device.oid not in server.makeable():
+        kinds = ", ".join(server.makeable()) or "none"
+        raise FieldErrors({"oid": f"{device.oid} cannot be made here; what can be: {kinds}"})
+    if device.name in server.devices or device.name in server.fixed or server.changes.changing(device.name):
+        raise FieldErrors({"name": f"there is a device {device.name} already"})
+    later = Later()
+
+    def kept(error: Exception | None) -> None:
+        server.changes.busy.discard(device.name)
+        try:
+            if error is None:
+                # What another device of this name left behind is not its own.
+                server.add_device(device, kept=False)
+        except ValueError as problem:
+            error = problem
+            server.keeper.keep(device.name, None, lambda _: None)
+        _complete(later, error, lambda: describe(device))
+
+    server.changes.busy.add(device.name)
+    server.keeper.keep(device.name, device.to_dict(), kept)
+    return in_time(server, later)
 
 
 @DEVICES.verb()
@@ -145,7 +158,7 @@ def delete(server: DeviceServer, name: str) -> Later:
 
     server.changes.busy.add(device.name)
     server.keeper.keep(device.name, None, kept)
-    return _in_time(server, later)
+    return in_time(server, later)
 
 
 @DEVICES.verb(name="exec")
@@ -153,7 +166,7 @@ def execute(
     server: DeviceServer,
     name: str,
     command: str,
-    value: str | None = None,
+    value: Any = None,
     seconds: str = "",
     by: str = "",
 ) -> Any:
@@ -166,6 +179,8 @@ def execute(
     try:
         if command in SETTINGS and value is not None:
             return _change(server, device, command, value)
+        if command == "mode" and value is not None and isinstance(device, OutputDevice):
+            return _set_modes(server, [device], device.commands["mode"].check(value), seconds, by)
         if isinstance(device, OutputDevice):
             result = device.exec_cmd("", command, value, Hold.from_text(seconds, by))
         else:
@@ -177,7 +192,74 @@ def execute(
             server.publish_device(part)
             if command == "reset":
                 server.read_soon(part)
+    if command == "reset" and isinstance(device, OutputDevice):
+        # That its mode is over is not acknowledged before it is kept.
+        later = Later()
+        server.outputs.modes.written(lambda error: _complete(later, error, lambda: result))
+        return in_time(server, later)
     return result
+
+
+@DEVICES.verb()
+def mode(server: DeviceServer, names: str, mode: str, seconds: str = "", by: str = "") -> Later:
+    """Put outputs (names with commas between; empty: all that know the mode) into a mode: auto, on, off, or one of
+    their own, for ``seconds``. All or none are kept."""
+    outputs = _outputs(server, names, mode)
+    try:
+        return _set_modes(server, outputs, mode, seconds, by)
+    except (DeviceError, ValueError) as error:
+        raise VerbError(status_of(error), str(error)) from error
+
+
+def _outputs(server: DeviceServer, names: str, mode: str) -> list[OutputDevice]:
+    """The outputs that a verb names.
+
+    :raises VerbError: 404: one of them is none
+    """
+    if not names:
+        return [
+            output
+            for output in server.outputs
+            if (output.manual.mode is not None if mode == AUTO else mode in modes(output.outputs.modes))
+        ]
+    found = []
+    for name in names.split(","):
+        device = server.find_device(name.strip())
+        if not isinstance(device, OutputDevice):
+            raise VerbError(MDP.NOT_FOUND, f"{device.path} is no output, and has no mode")
+        if device not in found:
+            found.append(device)
+    return found
+
+
+def _set_modes(server: DeviceServer, outputs: list[OutputDevice], mode: str, seconds: str, by: str) -> Later:
+    """Put outputs into a mode; answered when it is kept."""
+    lasts = mode_time(seconds) if seconds else None
+    Hold(by=by)
+    found = {output: output.manual.find(mode, lasts, by) for output in outputs}
+    for output in outputs:
+        if output.state == REMOVED:
+            raise Refused(f"{output.path}: it is being removed")
+        if output.unsettled and mode != AUTO:
+            raise Refused(f"{output.path}: its settings are not known: {output.unsettled}")
+    later = Later()
+
+    def kept(error: Exception | None) -> None:
+        if error is None:
+            later.reply({output.path: _mode(output) for output in outputs})
+            return
+        done = [output.path for output, wanted in found.items() if wanted is None or safe(output, wanted)]
+        told = f"; {', '.join(done)} did it, and it is kept as soon as the disk takes it" if done else ""
+        later.fail(MDP.UNAVAILABLE, f"{error}{told}")
+
+    server.outputs.modes.change(found, by, kept)
+    return in_time(server, later)
+
+
+def _mode(output: OutputDevice) -> dict[str, Any]:
+    details = output.manual.details()
+    found = {"mode": details["mode"], "mode_end": details.get("mode_end", 0)}
+    return found | ({"waits": details["waits"]} if "waits" in details else {})
 
 
 def status_of(error: Exception) -> bytes:
@@ -197,20 +279,30 @@ STATUSES: tuple[tuple[type[Exception], bytes], ...] = (
 )
 
 
-def _change(server: DeviceServer, device: BaseDevice, command: str, value: str) -> Later:
-    """Change settings; answered when they are kept."""
+def _change(server: DeviceServer, device: BaseDevice, command: str, value: Any) -> Later:
+    """Change settings by a command; answered when they are kept.
+
+    :raises DeviceError: they cannot be changed now
+    """
+    checked = device.commands[command].check(value)
+    changes = checked if command == "config" else {command: checked}
+    return change_settings(server, device, changes, command)
+
+
+def change_settings(
+    server: DeviceServer, device: BaseDevice, changes: dict[str, Any], command: str = "config"
+) -> Later:
+    """Change settings; answered with what a command says then, when they are kept.
+
+    :raises Refused: they are not known yet
+    """
     whole = device.parent or device
     if server.keeper.waits(whole.name):
         # What is not known yet would be overwritten by what a new device has.
         raise Refused(f"{whole.name}: {whole.unsettled or 'its settings are not known yet'}; ask again in a minute")
-    checked = device.commands[command].check(value)
     later = Later()
-    server.changes.change(
-        device,
-        checked if command == "config" else {command: checked},
-        lambda error: _complete(later, error, lambda: device.exec_cmd("", command)),
-    )
-    return _in_time(server, later)
+    server.changes.change(device, changes, lambda error: _complete(later, error, lambda: device.exec_cmd("", command)))
+    return in_time(server, later)
 
 
 def _complete(later: Later, error: Exception | None, result: Callable[[], Any]) -> None:
@@ -220,7 +312,7 @@ def _complete(later: Later, error: Exception | None, result: Callable[[], Any]) 
         later.fail(status_of(error), str(error))
 
 
-def _in_time(
+def in_time(
     server: DeviceServer, later: Later, told: str = "the disk has not taken it yet; it may be kept yet"
 ) -> Later:
     """Answer that it takes long when it does: whoever comes next is not to be kept waiting."""
@@ -238,7 +330,7 @@ def _oids(json: str) -> list[str]:
     return [oid] if isinstance(oid, str) else []
 
 
-def _typed(server: DeviceServer, oids: list[str], answer: Callable[[], Any], status: bytes = MDP.BAD_REQUEST) -> Later:
+def typed(server: DeviceServer, oids: list[str], answer: Callable[[], Any], status: bytes = MDP.BAD_REQUEST) -> Later:
     """What ``answer()`` says once the classes that it needs are there; classes of other packages take their time."""
     later = Later()
 
@@ -257,4 +349,4 @@ def _typed(server: DeviceServer, oids: list[str], answer: Callable[[], Any], sta
                 later.reply(result)
 
     server.import_types(oids, go)
-    return _in_time(server, later, "a class of another package is still being imported")
+    return in_time(server, later, "a class of another package is still being imported")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections import deque
 from typing import ClassVar
 
 import zmq
@@ -14,17 +13,21 @@ from raspy.common import MDP
 from raspy.common.config import PORTS, BusConfig, Config, Section, local_hostname
 from raspy.common.executive import Socket
 from raspy.common.statistics import SNMP
-from raspy.common.zhelpers import receiver, sender
+from raspy.common.zhelpers import sender
+from raspy.servers.broker.door import Door
 from raspy.servers.broker.mdp import FRAME_LIMIT, Majordomo
 from raspy.servers.broker.mmi import Internal
 from raspy.servers.broker.outbox import Outbox
 from raspy.servers.broker.presence import Presence
 from raspy.servers.broker.proxy import Proxy
-from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, bind, check_address
+from raspy.servers.broker.rules import may_send
+from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, check_address
 from raspy.servers.broker.state import Budget
 
 BATCH = 200
 """Messages taken before timers and other sockets have their turn."""
+TURN = 0.05
+"""Seconds after which they have it in any case."""
 PEER_LIMIT = 2_000
 """Messages that libzmq queues for one peer, either way (ZMQ_SNDHWM, ZMQ_RCVHWM)."""
 REPLY_SHARE = 4
@@ -37,6 +40,8 @@ FIGURES = (
     ("queued", "Requests that wait for a worker"),
     ("replies_dropped", "Replies dropped because their client was gone or did not read them"),
     ("held_bytes", "Memory of waiting requests and replies, in bytes"),
+    ("refused_handshakes", "Connections from other machines that were not let in"),
+    ("refused_messages", "Messages of other machines that their host may not send"),
     ("errors", "Unexpected errors, each in the log"),
     ("longest_turn", "Longest turn of the event loop, in ms"),
 )
@@ -85,10 +90,12 @@ class Broker(Majordomo):
         for oid, doc in FIGURES:
             self.add_statistic(SNMP(f"{self.service}.{oid}", doc))
         self.socket: Socket = self.ctx.socket(zmq.ROUTER)
-        self._receive = receiver(self.socket, FRAME_LIMIT + 1)
+        self.door = Door(self, self.settings.listen, self.settings.body_bytes)
+        self.door.on_revoked = self._revoked
+        self._receive = self.door.receiver(self.socket, FRAME_LIMIT + 1, may_send)
         self._send = sender(self.socket)
         self.outbox = Outbox(self, self.socket, Budget(self.settings.queue_bytes // REPLY_SHARE))
-        self.proxy = Proxy(self, hostname, self.settings)
+        self.proxy = Proxy(self, hostname, self.settings, self.door)
         self.presence = Presence(self)
         self.internal = Internal(self)
 
@@ -112,6 +119,7 @@ class Broker(Majordomo):
         :raises raspy.common.config.ConfigError: an address is taken, or must not be listened on
         """
         check_address(self.broker_ip)
+        self.door.start()
         # each connection is a descriptor, and the usual soft limit of 1024 is for programs that use select(2)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -120,10 +128,9 @@ class Broker(Majordomo):
         socket.sndhwm = socket.rcvhwm = PEER_LIMIT
         socket.router_mandatory = True
         socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        bind(socket, self.broker_ip, self.broker_port, MDP.REQUESTS)
+        self.door.watch(socket, self._connection_closed)
+        self.door.bind(socket, MDP.REQUESTS)
         self.register(socket, self._readable)
-        self.register(monitor, lambda: self._connection_closed(monitor))
         self.proxy.start()
         self.presence.start()
         self.call_every(self.HEARTBEAT_INTERVAL / 1000, self.send_heartbeats)
@@ -150,13 +157,23 @@ class Broker(Majordomo):
         for worker in list(self.workers.values()):
             self.send_to_worker(worker, MDP.W_DISCONNECT)
         self.proxy.stop()
-        self.socket.disable_monitor()
+        self.door.leave(self.socket)
         self.unregister(self.socket)
         self.socket.close(linger=200)
+        self.door.stop()
+
+    def reload(self) -> None:
+        """Look at the list of keys (SIGHUP)."""
+        self.door.reread()
+
+    def _revoked(self, keys: set[str]) -> None:
+        self.silence(keys)
+        self.proxy.shares.revoked(set(self.door.keys.values()))
 
     def _readable(self) -> None:
         """Take what is there, as far as one can tell without asking: to find nothing costs as much as a request."""
         receive = self._receive
+        end = time.monotonic() + TURN
         for count in range(self._batch):
             frames = receive()
             if frames is None:
@@ -166,6 +183,8 @@ class Broker(Majordomo):
                 self._process(frames)
             except Exception as error:
                 self.report(error, "a message to the broker")
+            if time.monotonic() > end:
+                return
         if not self.slept:
             self._batch = min(self._batch * 2, BATCH)
 
@@ -184,24 +203,12 @@ class Broker(Majordomo):
             self.delete_worker(worker, True, f"it gave no sign of life for {silent:g} s")
         if not self.queued:
             return
-        for service in list(self.services.values()):
-            overdue = [request for request in service.requests if request.expiry < now]
-            if overdue:
-                # Not only at the head: a request may have less time than those before it.
-                service.requests = deque(request for request in service.requests if request.expiry >= now)
-            for request in overdue:
-                self.queued -= 1
-                self.budget.give(request.size)
-                self._refuse(service.name, request, "no worker took the request in its time")
-            self._drop_if_unused(service)
+        # Not only at the head: a request may have less time than those before it.
+        for service, request in self._withdraw(lambda request: request.expiry < now):
+            self._refuse(service.name, request, "no worker took the request in its time")
 
-    def _connection_closed(self, monitor: Socket) -> None:
+    def _connection_closed(self) -> None:
         """Some peer's connection closed; libzmq does not say whose, so the workers are asked for, a few times."""
-        for _ in range(BATCH):
-            try:
-                monitor.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
         if not self._probing:
             self._probing = True
             for delay in PROBES:
@@ -221,6 +228,8 @@ class Broker(Majordomo):
             ("queued", self.queued),
             ("replies_dropped", self.outbox.dropped),
             ("held_bytes", self.budget.used + self.outbox.budget.used),
+            ("refused_handshakes", self.door.refused_handshakes),
+            ("refused_messages", self.door.refused_messages),
             ("errors", self.errors),
             ("longest_turn", round(self.longest_turn * 1000, 1)),
         ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from raspy.common import MDP
 from raspy.common.executive import Executive
 from raspy.common.statistics import SNMPCounter, Statistics
 from raspy.common.verbs import json_encode
+from raspy.servers.broker.door import REVOKED, Door
 from raspy.servers.broker.mmi import Internal
 from raspy.servers.broker.outbox import Outbox
 from raspy.servers.broker.presence import Presence
@@ -43,6 +45,7 @@ class Majordomo(Executive, Statistics):
     outbox: Outbox
     presence: Presence
     internal: Internal
+    door: Door
     _send: Callable[[list[bytes]], None]
     """Sends a message on the ROUTER, or raises ``zmq.ZMQError``: EAGAIN, EHOSTUNREACH."""
 
@@ -88,7 +91,7 @@ class Majordomo(Executive, Statistics):
         if name.startswith(b"mmi."):
             self.service_internal(name, [sender, *msg[1:]])
             return
-        request = Request(sender, msg[1:], time.monotonic() + self._time_for(name, msg[1:]))
+        request = Request(sender, msg[1:], time.monotonic() + self._time_for(name, msg[1:]), key=self.door.speaker)
         if name not in self.services and len(self.services) >= SERVICE_LIMIT:
             self._refuse(name, request, "the broker knows too many services")
         else:
@@ -111,7 +114,9 @@ class Majordomo(Executive, Statistics):
 
     def service_internal(self, service: bytes, msg: list[bytes]) -> None:
         """Answer a service of the broker itself (RFC 8/MMI); ``msg`` is client, body."""
-        self.outbox.send([msg[0], b"", MDP.C_CLIENT, service, *self.internal.answer(service, msg[1:])])
+        self.outbox.send(
+            [msg[0], b"", MDP.C_CLIENT, service, *self.internal.answer(service, msg[1:])], self.door.speaker
+        )
 
     def ask(self, service: Service, body: list[bytes], on_reply: Any) -> None:
         """Make a request of the broker's own, before all others; ``on_reply(frames)`` gets what comes of it."""
@@ -180,8 +185,8 @@ class Majordomo(Executive, Statistics):
     def _answer(self, service: bytes, request: Request, body: list[bytes]) -> None:
         if request.on_reply is not None:
             request.on_reply(body)
-        else:
-            self.outbox.send([request.client, b"", MDP.C_CLIENT, service, *body])
+        elif not request.key or request.key in self.door.keys:
+            self.outbox.send([request.client, b"", MDP.C_CLIENT, service, *body], request.key)
 
     # Workers
 
@@ -189,6 +194,9 @@ class Majordomo(Executive, Statistics):
         """Take a worker's message: command, then what belongs to it."""
         command = msg[0]
         worker = self.workers.get(sender)
+        if worker is not None and worker.key != self.door.speaker:
+            self._lose(worker, "another host has taken its address")
+            worker = None
         if command == MDP.W_REPLY:
             if len(msg) < 4 or msg[2]:
                 self._malformed.set()
@@ -226,6 +234,7 @@ class Majordomo(Executive, Statistics):
 
     def _ready(self, address: bytes, name: bytes) -> None:
         worker = self.require_worker(address)
+        worker.key = self.door.speaker
         service = self.require_service(name)
         worker.service = service
         service.count += 1
@@ -302,6 +311,27 @@ class Majordomo(Executive, Statistics):
         if service.count == 0:
             service.ours = False
             self._drop_if_unused(service)
+
+    def silence(self, keys: set[str]) -> None:
+        """Forget workers, requests and replies of hosts whose keys are revoked."""
+        for worker in [worker for worker in self.workers.values() if worker.key in keys]:
+            self._lose(worker, REVOKED)
+        self._withdraw(lambda request: request.key in keys)
+        self.outbox.silence(keys)
+
+    def _withdraw(self, unwanted: Callable[[Request], bool]) -> list[tuple[Service, Request]]:
+        """Take waiting requests out of their queues, wherever they stand in them; answers which."""
+        taken: list[tuple[Service, Request]] = []
+        for service in list(self.services.values()):
+            found = [request for request in service.requests if unwanted(request)]
+            if found:
+                service.requests = deque(request for request in service.requests if not unwanted(request))
+            for request in found:
+                self.queued -= 1
+                self.budget.give(request.size)
+                taken.append((service, request))
+            self._drop_if_unused(service)
+        return taken
 
     def _again(self, service: Service, request: Request) -> None:
         """A worker died over this request: another gets it, or the client is told."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from raspy import __version__
 from raspy.common import MDP
-from raspy.common.verbs import json_encode, shown
+from raspy.common.log import KEPT_RECORDS, RECENT
+from raspy.common.verbs import VerbError, json_encode, shown, whole
 
 if TYPE_CHECKING:
     from raspy.servers.broker.broker import Broker
@@ -20,6 +23,10 @@ PATTERN_LIMIT = 256
 """Bytes of a regular expression."""
 PATTERN_TIME = 0.02
 """Seconds that matching may take over all names."""
+PATTERNS_SHARE = 0.1
+"""Of all time, what patterns of all clients may take together..."""
+PATTERNS_AHEAD = 0.1
+"""...and seconds of it that they may take ahead."""
 
 
 class TooSlow(MDP.ServerError, TimeoutError):
@@ -34,6 +41,8 @@ class Internal:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self._patterns_free = 0.0
+        """Monotonic time at which all the time is paid for that patterns took."""
         self._answers: dict[bytes, Callable[[list[bytes]], list[bytes]]] = {
             b"mmi.service": self._service,
             b"mmi.discovery": self._discovery,
@@ -41,6 +50,9 @@ class Internal:
             b"mmi.workers": self._workers,
             b"mmi.statistics": self._statistics,
             b"mmi.version": self._version,
+            b"mmi.log": self._log,
+            b"mmi.restart": self._restart,
+            b"mmi.reload": self._reload,
         }
 
     def answer(self, service: bytes, body: list[bytes]) -> list[bytes]:
@@ -63,12 +75,19 @@ class Internal:
             return [*names, MDP.OK]
         if len(body[0]) > PATTERN_LIMIT:
             return [json_encode(f"the pattern has more than {PATTERN_LIMIT} bytes"), MDP.BAD_REQUEST]
+        began = monotonic()
+        if self._patterns_free - began > PATTERNS_AHEAD / PATTERNS_SHARE:
+            reason = "too many patterns that take long: wait a second, or use mmi.services, which takes none"
+            return [json_encode(reason), MDP.UNAVAILABLE]
         try:
             return [*limited_matches(body[0], names), MDP.OK]
         except (re.error, ValueError, RecursionError, OverflowError, MemoryError) as error:
             return [json_encode(f"{shown(body[0])} is no regular expression: {error}"), MDP.BAD_REQUEST]
         except TooSlow as error:
             return [json_encode(str(error)), MDP.BAD_REQUEST]
+        finally:
+            now = monotonic()
+            self._patterns_free = max(self._patterns_free, began) + (now - began) / PATTERNS_SHARE
 
     def _services(self, body: list[bytes]) -> list[bytes]:
         """``mmi.services``: the names of all services with a worker, a frame each, then 200."""
@@ -92,6 +111,34 @@ class Internal:
     def _version(self, body: list[bytes]) -> list[bytes]:
         """``mmi.version``: the version of RasPy, then 200."""
         return [__version__.encode(), MDP.OK]
+
+    def _log(self, body: list[bytes]) -> list[bytes]:
+        """``mmi.log`` [lines]: the last records of the broker's log, as of a server's ``mmi``, then 200."""
+        try:
+            lines = whole(_argument(body).decode("utf-8", "replace") or str(KEPT_RECORDS), "lines")
+        except VerbError as error:
+            return [json_encode(str(error)), error.status]
+        return [json_encode(RECENT.last(lines)), MDP.OK]
+
+    def _restart(self, body: list[bytes]) -> list[bytes]:
+        """``mmi.restart`` [process id]: the broker ends and is started again, as a server on its ``mmi``, then 200."""
+        pid = _argument(body)
+        if pid and pid != str(os.getpid()).encode():
+            return [json_encode("the broker is another process by now: it was restarted already"), MDP.CONFLICT]
+        MDP.logger.info("a restart was asked for")
+        self.broker.restart()
+        return [json_encode("restarting"), MDP.OK]
+
+    def _reload(self, body: list[bytes]) -> list[bytes]:
+        """``mmi.reload``: the broker looks at the list of keys now, not only in a second, then 200."""
+        self.broker.door.reread()
+        return [MDP.OK]
+
+
+def _argument(body: list[bytes]) -> bytes:
+    """The first frame of a request, behind the id that one to our servers has."""
+    more = body[1:] if MDP.parse_id(body[0]) is not None else body
+    return more[0] if more else b""
 
 
 def _text(name: bytes) -> str:

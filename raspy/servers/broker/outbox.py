@@ -27,9 +27,11 @@ WINDOW = 32 << 20
 class Held:
     """The replies that wait for one client."""
 
-    __slots__ = ("bytes", "replies", "since")
+    __slots__ = ("bytes", "key", "replies", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
+        """The key of the client's host; empty: this one."""
         self.replies: deque[list[bytes]] = deque()
         self.bytes = 0
         self.since = time.monotonic()
@@ -60,15 +62,18 @@ class Outbox:
         self._timer: Timer | None = None
         self._pause = RETRY
 
-    def send(self, frames: list[bytes]) -> None:
-        """Send a reply now or as soon as its client (the first frame) takes it."""
+    def send(self, frames: list[bytes], key: str = "") -> None:
+        """Send a reply now or as soon as its client (the first frame) takes it.
+
+        :param key: the key of the client's host; empty: this one
+        """
         if self._held and frames[0] in self._held:
-            self._hold(frames)
+            self._hold(frames, key)
             return
         try:
             self._send(frames)
         except zmq.Again:
-            self._hold(frames)
+            self._hold(frames, key)
         except zmq.ZMQError:
             self.dropped += 1
 
@@ -107,7 +112,14 @@ class Outbox:
         if lent is not None and not lent:
             del self._lent[client]
 
-    def _hold(self, frames: list[bytes]) -> None:
+    def silence(self, keys: set[str]) -> None:
+        """Drop what waits for clients with these keys."""
+        for client, held in list(self._held.items()):
+            if held.key in keys:
+                self._drop(held)
+                del self._held[client]
+
+    def _hold(self, frames: list[bytes], key: str) -> None:
         size = _size(frames)
         held = self._held.get(frames[0])
         mine = held.bytes if held else 0
@@ -115,7 +127,7 @@ class Outbox:
             self.dropped += 1
             return
         if held is None:
-            held = self._held[frames[0]] = Held()
+            held = self._held[frames[0]] = Held(key)
         held.replies.append(frames)
         held.bytes += size
         if self._timer is None:

@@ -227,10 +227,13 @@ class Presence:
             if service is not None:
                 service.ours = True
 
-    @staticmethod
-    def _may_have(name: str, service: str) -> bool:
-        """Whether a server may call a service its own: those under its name, and under the one it has on every host."""
-        return service.startswith((f"{name}.", f"{name.partition('.')[2]}."))
+    def _may_have(self, name: str, service: str) -> bool:
+        """Whether a server may call a service its own: those under its name, and, of one on the broker's side of the
+        door, under the name that it has on every host."""
+        host, _, server = name.partition(".")
+        return service.startswith(f"{name}.") or (
+            service.startswith(f"{server}.") and host not in self.broker.door.keys.values()
+        )
 
     def _take_status(self, name: str, known: Known, status: Status) -> None:
         restarted = bool(known.instance) and status.instance != known.instance

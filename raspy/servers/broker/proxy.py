@@ -30,9 +30,11 @@ from raspy.common.kvsimple import (
     pack,
     top,
 )
-from raspy.common.zhelpers import receiver
 from raspy.servers.broker.aging import Aging
-from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, bind
+from raspy.servers.broker.door import Door
+from raspy.servers.broker.rules import may_publish
+from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig
+from raspy.servers.broker.shares import Share, Shares
 from raspy.servers.broker.snapshots import SHARED, Route, Snapshots
 from raspy.servers.broker.updates import LARGE, Updates
 
@@ -56,7 +58,7 @@ LOG_INTERVAL = 10.0
 
 WRONG_FRAMES, WRONG_SEQUENCE, WRONG_KEY = "not 3 frames", "the sequence is not 8 bytes", "bad key"
 NOT_YOURS, WRONG_BODY, LONG_BODY = "only the broker writes /server/", "not a reading", "body too long"
-TREE_FULL = "the tree is full"
+TREE_FULL, SHARE_FULL = "the tree is full", "its host's share of the tree is full"
 
 
 def wall_us() -> int:
@@ -76,13 +78,15 @@ class Count:
 class Entry:
     """What the tree holds of one key."""
 
-    __slots__ = ("body", "count", "deadline", "device", "sequence", "slot")
+    __slots__ = ("body", "count", "deadline", "device", "sequence", "share", "slot")
 
-    def __init__(self, count: Count, device: bool) -> None:
+    def __init__(self, count: Count, device: bool, share: Share | None) -> None:
         self.body = b""
         self.sequence = b""
         self.count = count
         self.device = device
+        self.share = share
+        """Of the host that put it on the tree; None: this one."""
         self.deadline = 0.0
         """Monotonic time at which it goes stale; 0: never; :data:`~raspy.servers.broker.aging.STALE`: it is."""
         self.slot = 0
@@ -95,11 +99,19 @@ class Proxy:
     :param loop: the broker's loop, which also says where to bind
     :param hostname: name of the broker's host
     :param settings: bounds: ``tree_keys``, ``tree_bytes``, ``body_bytes``
+    :param door: who may come from other machines; left out: nobody
     """
 
-    def __init__(self, loop: Executive, hostname: str = "localhost", settings: BrokerConfig | None = None) -> None:
+    def __init__(
+        self,
+        loop: Executive,
+        hostname: str = "localhost",
+        settings: BrokerConfig | None = None,
+        door: Door | None = None,
+    ) -> None:
         settings = settings or BrokerConfig()
         self.loop = loop
+        self.door = door or Door(loop)
         self.hostname = hostname
         self.tree_keys = settings.tree_keys
         self.tree_bytes = settings.tree_bytes
@@ -111,16 +123,17 @@ class Proxy:
         self.refused: dict[str, int] = {}
         """Refused messages by reason."""
         self.entries: dict[bytes, Entry] = {}
-        self.updates = Updates(loop, self._hold, self._beat)
+        self.updates = Updates(self.door, self._hold, self._beat)
         self.snapshots = Snapshots(self)
         self.aging = Aging(loop, self.entries, lambda: pack(self.sequence), self.updates.waiting, self._set)
+        self.shares = Shares(self)
         self._keys: list[bytes] | None = None
         self._counts = {name: Count() for name in (*NAMED, OTHERS)}
         self._log_after = 0.0
         self._unlogged = 0
         self._heartbeat: Timer | None = None
         self._collector = loop.ctx.socket(zmq.PULL)
-        self._receive = receiver(self._collector, MOST_FRAMES)
+        self._receive = self.door.receiver(self._collector, MOST_FRAMES, may_publish)
 
     def start(self) -> None:
         """Bind the three sockets and begin to serve.
@@ -133,7 +146,7 @@ class Proxy:
         self._collector.linger = 0
         # a connection that sends more is cut, and loses what was under way: hence far above what is refused
         self._collector.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
-        bind(self._collector, loop.broker_ip, loop.broker_port, MDP.COLLECTOR)
+        self.door.bind(self._collector, MDP.COLLECTOR)
         loop.register(self._collector, self._collect)
         self._heartbeat = loop.call_every(HEARTBEAT, self._beat)
         self.aging.start()
@@ -151,6 +164,7 @@ class Proxy:
         self.snapshots.stop()
         self.updates.stop()
         self.loop.unregister(self._collector)
+        self.door.leave(self._collector)
         self._collector.close(linger=0)
 
     shutdown = stop
@@ -195,6 +209,10 @@ class Proxy:
     def server_back(self, name: str) -> None:
         """The server ``<host>.<server>`` is there (again): what it publishes is believed."""
         self.aging.server_back(name)
+
+    def delete(self, key: bytes, entry: Entry) -> None:
+        """Take an entry from the tree."""
+        self._set(key, entry, b"")
 
     def send_single(self, key: bytes, kvmsg: Entry, route: Route) -> None:
         """Send one entry of a snapshot.
@@ -270,6 +288,10 @@ class Proxy:
             if excess > 0 and (size > SMALL or excess > self.tree_bytes // RESERVE):
                 self.aging.spoil(key, entry, TREE_FULL)  # what it was before is not true any more
                 return TREE_FULL
+            share = entry.share
+            if share is not None and size > SMALL and not self.shares.has_room(share, 0, size - len(entry.body)):
+                self.aging.spoil(key, entry, SHARE_FULL)
+                return SHARE_FULL
         self.aging.believe(key, entry, life, now)
         self._set(key, entry, body)
         return ""
@@ -281,6 +303,7 @@ class Proxy:
         if key.startswith(SERVER):
             return NOT_YOURS
         entry = self.entries.get(key)
+        share = None
         if entry is None:
             try:
                 check_key(key)
@@ -290,8 +313,17 @@ class Proxy:
                 return ""
             if len(self.entries) >= self.tree_keys or self.bytes + len(key) + len(body) > self.tree_bytes:
                 return TREE_FULL
+            share = self.shares.speaker()
+            if share is not None and not self.shares.has_room(share, 1, len(key) + len(body)):
+                return SHARE_FULL
         elif body and self.bytes + len(body) - len(entry.body) > max(self.tree_bytes, self.bytes):
             return TREE_FULL
+        elif (
+            entry.share is not None
+            and len(body) > max(SMALL, len(entry.body))
+            and not self.shares.has_room(entry.share, 0, len(body) - len(entry.body))
+        ):
+            return SHARE_FULL
         if len(body) > self.body_bytes:
             return LONG_BODY
         life = None
@@ -301,13 +333,13 @@ class Proxy:
             except MDP.ProtocolError:
                 return WRONG_BODY
         if entry is None:
-            entry = self._enter(key)
+            entry = self._enter(key, share)
         if life is not None:
             self.aging.believe(key, entry, life, now)
         self._set(key, entry, body)
         return ""
 
-    def _enter(self, key: bytes) -> Entry:
+    def _enter(self, key: bytes, share: Share | None = None) -> Entry:
         """A new entry in the tree.
 
         :raises ProtocolError: bad key
@@ -319,8 +351,11 @@ class Proxy:
                 count = self._counts[name] = Count()
             else:
                 count = self._counts[OTHERS]
-        entry = self.entries[key] = Entry(count, key.startswith(DEVICE))
+        entry = self.entries[key] = Entry(count, key.startswith(DEVICE), share)
         self.bytes += len(key)
+        if share is not None:
+            share.keys += 1
+            share.bytes += len(key)
         self._keys = None
         return entry
 
@@ -328,7 +363,10 @@ class Proxy:
         """Give an entry its next value and publish it: the only way that the tree changes."""
         self.sequence = number = self.sequence + 1
         entry.count.updates += 1
-        self.bytes += len(body) - len(entry.body)
+        more = len(body) - len(entry.body)
+        self.bytes += more
+        if entry.share is not None:
+            entry.share.bytes += more
         entry.sequence = sequence = pack(number)
         entry.body = body
         if not body:
@@ -350,6 +388,9 @@ class Proxy:
         del self.entries[key]
         self.aging.forget(key, entry)
         self.bytes -= len(key)
+        if entry.share is not None:
+            entry.share.keys -= 1
+            entry.share.bytes -= len(key)
         self._keys = None
 
     def _beat(self) -> None:

@@ -11,11 +11,11 @@ import zmq
 from msgspec import Meta
 
 from raspy.common import MDP
-from raspy.common.config import BusConfig, ConfigError, Section
+from raspy.common.config import BusConfig, ConfigError, Section, is_local, shown
 
 MESSAGE_LIMIT = 16 << 20
 """Bytes of one frame; libzmq closes the connection of a peer that sends more (ZMQ_MAXMSGSIZE)."""
-LOOPBACK = ("localhost", "::1", "[::1]")
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  never without keys
 IPC_MODE = 0o660
 PORTS = 4
 
@@ -66,8 +66,39 @@ class BrokerConfig(Section, frozen=True):
         Meta(ge=64, le=MESSAGE_LIMIT, description="Longest body of one key of the tree.", extra={"unit": "B"}),
     ] = 1 << 20
 
+    listen: Annotated[
+        list[str],
+        Meta(
+            max_length=16,
+            description="Addresses on which other machines reach the broker, with keys only; 0.0.0.0 and :: are all.",
+            extra={"form": 'a list of IP addresses, as ["192.168.1.5"]'},
+        ),
+    ] = []  # noqa: RUF012  msgspec gives each its own
+
+    def check(self) -> None:
+        for address in self.listen:
+            try:
+                if ":" in address:
+                    socket.inet_pton(socket.AF_INET6, address.partition("%")[0])  # fe80::1%eth0 has its interface
+                else:
+                    socket.inet_pton(socket.AF_INET, address)
+            except (OSError, ValueError):
+                raise ConfigError(
+                    f"listen: {shown(address)} is no IP address: write one of this machine's, as 192.168.1.5"
+                ) from None
+        if len(set(self.listen)) < len(self.listen) or ("::" in self.listen and "0.0.0.0" in self.listen):  # noqa: S104
+            raise ConfigError("listen: an address is in it twice; :: is all of IPv4 as well")
+
     def check_here(self, bus: BusConfig) -> None:
         check_address(bus.broker_ip)
+        if bus.broker_key:
+            raise ConfigError("broker_key: the broker itself is here, and is spoken to without it: leave it out")
+        everywhere = [address for address in self.listen if address in EVERYWHERE]
+        if not bus.broker_ip.startswith("ipc://") and (everywhere or bus.broker_ip in self.listen):
+            raise ConfigError(
+                f"listen: {(everywhere or [bus.broker_ip])[0]} has broker_ip {bus.broker_ip} in it: set broker_ip to "
+                "ipc:///run/raspy, or list the other addresses"
+            )
         if bus.broker_ip.startswith("ipc://"):
             directory = bus.broker_ip.removeprefix("ipc://")
             if not os.path.isdir(directory):
@@ -75,7 +106,8 @@ class BrokerConfig(Section, frozen=True):
 
     def check_free(self, bus: BusConfig) -> None:
         for offset in range(PORTS):
-            try_address(bus.broker_ip, bus.broker_port, offset)
+            for address in (bus.broker_ip, *self.listen):
+                try_address(address, bus.broker_port, offset)
 
 
 def check_address(broker_ip: str) -> None:
@@ -83,17 +115,12 @@ def check_address(broker_ip: str) -> None:
 
     :raises ConfigError: the address is neither loopback nor a directory of sockets
     """
-    if broker_ip.startswith("ipc://") or broker_ip in LOOPBACK:
-        return
-    try:
-        if socket.inet_pton(socket.AF_INET, broker_ip)[0] == 127:
-            return
-    except OSError:
-        pass
-    raise ConfigError(
-        f"broker_ip: the broker will not listen on {broker_ip!r}: there is no encryption and no check of who speaks "
-        "yet, so only this machine may reach it; use 127.0.0.1, ::1 or ipc:///run/raspy"
-    )
+    if not is_local(broker_ip):
+        raise ConfigError(
+            f"broker_ip: the broker will not listen on {broker_ip!r}: there is no encryption there, so it is for "
+            "this machine, as ipc:///run/raspy or 127.0.0.1; other machines reach the broker at the addresses of "
+            "listen in [broker], with the keys that `raspy keys` makes"
+        )
 
 
 def try_address(broker_ip: str, broker_port: int, offset: int) -> None:
@@ -101,7 +128,7 @@ def try_address(broker_ip: str, broker_port: int, offset: int) -> None:
 
     :raises ConfigError: as :func:`bind` does
     """
-    address = _address(broker_ip, broker_port, offset)
+    address = endpoint(broker_ip, broker_port, offset)
     if address.startswith("ipc://"):
         path = address.removeprefix("ipc://")
         _ask_ipc(path)
@@ -115,6 +142,8 @@ def try_address(broker_ip: str, broker_port: int, offset: int) -> None:
             probe.bind((host, broker_port + offset))
             probe.listen(1)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL and not is_local(broker_ip):
+                return  # it may come yet, and the broker waits for it
             raise _refusal(address, broker_port + offset, error.errno or 0) from error
 
 
@@ -123,7 +152,7 @@ def bind(zsocket: zmq.Socket[bytes], broker_ip: str, broker_port: int, offset: i
 
     :raises ConfigError: the address is taken or cannot be used; the message says what to do
     """
-    address = _address(broker_ip, broker_port, offset)
+    address = endpoint(broker_ip, broker_port, offset)
     if address.startswith("ipc://"):
         _bind_ipc(zsocket, address)
         return
@@ -135,7 +164,8 @@ def bind(zsocket: zmq.Socket[bytes], broker_ip: str, broker_port: int, offset: i
         raise _refusal(address, broker_port + offset, error.errno or 0) from error
 
 
-def _address(broker_ip: str, broker_port: int, offset: int) -> str:
+def endpoint(broker_ip: str, broker_port: int, offset: int) -> str:
+    """The ZeroMQ address of one of the broker's sockets, to bind."""
     return MDP.endpoint("127.0.0.1" if broker_ip == "localhost" else broker_ip, broker_port, offset)
 
 

@@ -11,8 +11,7 @@ import zmq
 from raspy.common import MDP
 from raspy.common.executive import Timer
 from raspy.common.kvsimple import FRAME_BYTES, ICANHAZ, KEY_BYTES, KTHXBAI, MOST_FRAMES, pack
-from raspy.common.zhelpers import receiver
-from raspy.servers.broker.settings import bind
+from raspy.servers.broker.rules import may_ask
 from raspy.servers.broker.updates import CLOSE_MS
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Snapshots:
         self.routes: dict[bytes, Route] = {}
         self._timer: Timer | None = None
         self.socket = proxy.loop.ctx.socket(zmq.ROUTER)
-        self._take = receiver(self.socket, MOST_FRAMES)
+        self._take = proxy.door.receiver(self.socket, MOST_FRAMES, may_ask)
 
     def start(self) -> None:
         """Bind the socket.
@@ -113,7 +112,7 @@ class Snapshots:
         socket.router_mandatory = True
         socket.sndhwm = ROUTE_LIMIT
         socket.copy_threshold = SHARED
-        bind(socket, loop.broker_ip, loop.broker_port, MDP.SNAPSHOT)
+        self.proxy.door.bind(socket, MDP.SNAPSHOT, cut=True)
         loop.register(socket, self._take_requests)
 
     def stop(self) -> None:
@@ -122,6 +121,7 @@ class Snapshots:
         if self._timer is not None:
             self._timer.cancel()
         self.proxy.loop.unregister(self.socket)
+        self.proxy.door.leave(self.socket)
         self.socket.close(linger=CLOSE_MS)
 
     def _take_requests(self) -> None:

@@ -43,7 +43,7 @@ class Request:
     ``on_reply`` is set for a request of the broker itself, which then has no client.
     """
 
-    __slots__ = ("attempts", "body", "client", "expiry", "on_reply", "size")
+    __slots__ = ("attempts", "body", "client", "expiry", "key", "on_reply", "size")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Request:
         body: list[bytes],
         expiry: float,
         on_reply: Callable[[list[bytes]], None] | None = None,
+        key: str = "",
     ) -> None:
         self.client = client
         self.body = body
@@ -58,6 +59,8 @@ class Request:
         """Monotonic time, in seconds, after which nobody waits for it any more."""
         self.attempts = 0
         self.on_reply = on_reply
+        self.key = key
+        """The key of the host that it came from; empty: this one."""
         self.size = REQUEST_OVERHEAD + FRAME_OVERHEAD * len(body) + sum(map(len, body))
         """Bytes that it takes while it waits, about."""
 
@@ -89,13 +92,15 @@ class Worker:
     :param lifetime: seconds of silence after which it counts as dead
     """
 
-    __slots__ = ("address", "expiry", "identity", "request", "sent", "service")
+    __slots__ = ("address", "expiry", "identity", "key", "request", "sent", "service")
 
     def __init__(self, identity: str, address: bytes, lifetime: float) -> None:
         self.identity = identity
         self.address = address
         self.expiry = lifetime
         """Monotonic time, in seconds, after which it counts as dead; the lifetime until it is first heard."""
+        self.key = ""
+        """The key of the host that it is on; empty: this one."""
         self.service: Service | None = None
         self.request: Request | None = None
         """What it works on."""

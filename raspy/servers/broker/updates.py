@@ -15,10 +15,9 @@ import zmq
 
 from raspy.common import MDP
 from raspy.common.config import ConfigError
-from raspy.common.executive import Executive
 from raspy.common.kvsimple import FRAME_BYTES, HUGZ
 from raspy.common.zhelpers import receiver
-from raspy.servers.broker.settings import bind
+from raspy.servers.broker.door import Door
 
 logger = logging.getLogger("raspy.proxy")
 
@@ -53,13 +52,14 @@ LOG_INTERVAL = 10.0
 class Updates:
     """The XPUB: PUB on the wire, but it tells of new subscriptions, and when it would drop.
 
-    :param loop: the broker's loop
+    :param door: who may subscribe; on the broker's loop
     :param hold: called with True when no update may be taken any more, with False when they may again
     :param greet: publishes a heartbeat
     """
 
-    def __init__(self, loop: Executive, hold: Callable[[bool], None], greet: Callable[[], None]) -> None:
-        self.loop = loop
+    def __init__(self, door: Door, hold: Callable[[bool], None], greet: Callable[[], None]) -> None:
+        self.loop = loop = door.loop
+        self._door = door
         self.lossy = False
         """Whether subscribers that do not keep up lose updates now, instead of being waited for."""
         self.left_out = 0
@@ -86,12 +86,13 @@ class Updates:
         :raises raspy.common.config.ConfigError: the address is taken or cannot be used
         """
         self._set_up()
-        bind(self.socket, self.loop.broker_ip, self.loop.broker_port, MDP.PUBLISHER)
+        self._door.bind(self.socket, MDP.PUBLISHER, cut=True)
         self.loop.register(self.socket, self._take_subscriptions)
 
     def stop(self) -> None:
         """Close the socket."""
         self.loop.unregister(self.socket)
+        self._door.leave(self.socket)
         self.socket.close(linger=CLOSE_MS)
 
     def publish(self, key: bytes, sequence: bytes, body: bytes) -> None:
@@ -208,6 +209,7 @@ class Updates:
             self._log_after = now + LOG_INTERVAL
             logger.warning("subscriptions take too much memory: all subscribers are disconnected, and must come again")
         self.loop.unregister(self.socket)
+        self._door.leave(self.socket)
         self.socket.close(linger=CLOSE_MS)
         self._open(socket)
         self._set_up()
@@ -218,7 +220,7 @@ class Updates:
         if self.socket.closed:
             return
         try:
-            bind(self.socket, self.loop.broker_ip, self.loop.broker_port, MDP.PUBLISHER)
+            self._door.bind(self.socket, MDP.PUBLISHER, cut=True, again=True)
         except ConfigError:
             self.loop.call_later(REBIND, self._bind_again)
             return

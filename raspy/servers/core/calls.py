@@ -43,7 +43,7 @@ TEXT = 1000
 """Characters of a line of the log or of a message."""
 FIELDS = 8000
 """Bytes of JSON of what is published."""
-OWN_KINDS = ("output", "cron", "scenario", "time", "alarm", "server")
+OWN_KINDS = ("output", "contact", "press", "notify", "cron", "scenario", "time", "alarm", "server")
 """Kinds of events that scenarios do not publish: others rely on them."""
 SEVERITIES = ("info", "warning", "critical")
 

@@ -11,7 +11,7 @@ import msgspec
 from raspy.common import MDP
 from raspy.common.database import Schema
 from raspy.common.kvsimple import BAD_BODY
-from raspy.common.sqlitefile import close, connect
+from raspy.common.sqlitefile import close, connect, migrate, transaction
 from raspy.common.verbs import json_encode
 
 LOCAL = "state."
@@ -113,6 +113,44 @@ def replace_rows(connection: sqlite3.Connection, items: list[list[Row]]) -> list
     """On a pool thread: have these rows and no others."""
     connection.execute("DELETE FROM entry")
     return write_rows(connection, items[-1:]) * len(items)
+
+
+def adopt(path: str, before: str | None) -> None:
+    """Have a file that is restored win over the store: what it has is a change that the store does not know, and what
+    only the file before it has is deleted there.
+
+    :raises OSError: it cannot be written
+    """
+    gone = [name for name in _names(before) if not name[0].startswith(LOCAL)]
+
+    def mark(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE entry SET pending = 1 WHERE substr(section, 1, ?) <> ?", (len(LOCAL), LOCAL))
+        deleted = "INSERT OR IGNORE INTO entry (section, key, value, pending) VALUES (?, ?, NULL, 1)"
+        connection.executemany(deleted, gone)
+
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        # One file, with no log beside it.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        migrate(connection, SCHEMAS)
+        transaction(connection, mark)
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error
+    finally:
+        close(connection, path)
+
+
+def _names(path: str | None) -> list[Name]:
+    if path is None:
+        return []
+    connection = None
+    try:
+        connection = connect(path, len(SCHEMAS))
+        return connection.execute("SELECT section, key FROM entry WHERE value IS NOT NULL").fetchall()
+    except (OSError, sqlite3.Error):
+        return []  # what cannot be read was not served either
+    finally:
+        close(connection, path)
 
 
 def read_copy(path: str) -> list[Any] | None:

@@ -109,10 +109,12 @@ class Jobs:
         self._check(settings)
 
         def kept(error: Exception | None) -> None:
-            if error is None:
-                self._take(name)
-                self._soon()
-            done(error)
+            if error is not None:
+                done(error)
+                return
+            self._take(name)
+            self._soon()
+            self.note(done)
 
         self.core.state.put({(SECTION + name, KEY): msgspec.to_builtins(settings)}, kept)
 
@@ -156,6 +158,11 @@ class Jobs:
         parse(settings.when, self.manager.place)
         self._check(settings)
         return settings
+
+    def note(self, done: Done) -> None:
+        """Keep since when jobs are there before ``done`` tells that they are: what passes after a power cut was missed
+        by them. What the disk refuses of this is written as soon as it takes it, and no reason to tell otherwise."""
+        self._put(lambda error: done(None))
 
     def taken(self, places: set[tuple[str, str]]) -> None:
         """Jobs were changed in the store."""

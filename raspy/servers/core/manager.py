@@ -325,7 +325,8 @@ class ScenarioManager:
             if known is not None and known.settings == settings:
                 continue
             try:
-                self.core.cron.add(job, settings, self.core.state.get(CRON_STATES, job))
+                kept = self.core.state.get(CRON_STATES, job) if known is None else self.core.cron.state(job)
+                self.core.cron.add(job, settings, kept)
             except WhenError as error:
                 # As after its place has lost its latitude.
                 scenario.pause(f"schedule: {error}")
@@ -425,9 +426,14 @@ class ScenarioManager:
                 changes[STATES, name] = None
 
         def written(error: Exception | None) -> None:
-            if error is None:
-                for name in parts:
-                    self._apply(name)
+            if error is not None:
+                told(error)
+                return
+            for name in parts:
+                self._apply(name)
+            self.core.jobs.note(told)
+
+        def told(error: Exception | None) -> None:
             if done is not None:
                 done(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar, Self
 
+from raspy.common.backup.parts import Part
 from raspy.common.clock import BootClock
 from raspy.common.config import BusConfig, Config, Section, local_hostname, state_directory
 from raspy.common.server import Server
@@ -13,6 +14,7 @@ from raspy.common.verbs import Verbs
 from raspy.servers.core.child import Nursery
 from raspy.servers.core.cron import CronManager
 from raspy.servers.core.delivery import Delivery
+from raspy.servers.core.entries import SCHEMAS, adopt
 from raspy.servers.core.jobs import KEY as JOB_SETTINGS
 from raspy.servers.core.jobs import SECTION as JOB
 from raspy.servers.core.jobs import Jobs
@@ -42,6 +44,7 @@ class Core(Server):
     """
 
     CONFIG: ClassVar[type[Section]] = CoreConfig
+    KEEPS: ClassVar[tuple[Part, ...]] = (Part("core.db", SCHEMAS, adopt=adopt),)
 
     def __init__(
         self,

@@ -156,7 +156,7 @@ class Values:
         if quality == OK and not own and not self.live:
             quality, reason = STALE, "the broker does not answer"
         elif quality == OK and age > limit:
-            quality, reason = STALE, slot.doubt or f"nothing came for {age:.0f} s"
+            quality, reason = STALE, slot.doubt or f"nothing came for {age:.{0 if age >= 10 else 1}f} s"
         elif quality not in (OK, STALE):
             quality = ERROR
         good = quality == OK

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from raspy.common import MDP
-from raspy.common.executive import Executive
+from raspy.common import MDP, verbs
 from raspy.common.verbs import Later, VerbError, Verbs
 from raspy.servers.core.cron import Cron, CronSettings
 from raspy.servers.core.entries import StateError
@@ -23,8 +22,6 @@ SCENARIO = Verbs("scenario", slots=4)
 SCENARIOS = Verbs("scenarios", slots=2)
 VARIABLE = Verbs("variable", slots=4)
 
-PATIENCE = 3.0
-"""Seconds that the disk may take before the answer is that it has not yet."""
 NEXT, MOST_NEXT = 3, 100
 
 Done = Callable[[Exception | None], None]
@@ -42,32 +39,12 @@ def decoded(text: str, kind: type[T], what: str) -> T:
         raise VerbError(MDP.BAD_REQUEST, f"{what}: {error}") from error
 
 
-def kept(loop: Executive, act: Callable[[Done], Any], answer: Callable[[], Any]) -> Later:
-    """Do what ends with ``done(error)`` once it is on the disk, and answer then; 503 when that takes too long."""
-    later = Later()
-    waits = loop.call_later(
-        PATIENCE,
-        later.fail,
-        MDP.UNAVAILABLE,
-        f"the disk has not taken it for {PATIENCE:g} s; it holds once it has",
-    )
-
-    def done(error: Exception | None) -> None:
-        waits.cancel()
-        if error is None:
-            later.reply(answer())
-        else:
-            later.fail(getattr(error, "status", MDP.ERROR), str(error))
-
+def kept(server: Core, act: Callable[[Done], Any], answer: Callable[[], Any]) -> Later:
+    """As :func:`raspy.common.verbs.kept`; what the state refuses is a 400."""
     try:
-        act(done)
+        return verbs.kept(server, act, answer)
     except StateError as error:
-        waits.cancel()
         raise VerbError(MDP.BAD_REQUEST, str(error)) from error
-    except Exception:
-        waits.cancel()
-        raise
-    return later
 
 
 # Cron jobs

@@ -15,6 +15,7 @@ from raspy.common.devices.output import RETRY
 from raspy.common.verbs import Verbs
 from raspy.servers.fake import tank
 from raspy.servers.fake.camera import FakeCamera
+from raspy.servers.fake.contact import FakeContact
 from raspy.servers.fake.outputs import FakeDimmer, FakeOutput, FakeSwitch
 from raspy.servers.fake.pins import Pins
 from raspy.servers.fake.sensors import FakeWind, SensorCyclic, SensorLinear
@@ -28,6 +29,7 @@ TYPES: tuple[type[BaseDevice], ...] = (
     FakeWind,
     FakeSwitch,
     FakeDimmer,
+    FakeContact,
     FakeCamera,
     FakeTV,
 )

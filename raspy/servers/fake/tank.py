@@ -99,7 +99,7 @@ Speed = Annotated[
     float,
     Meta(ge=0.001, le=1e5, title="Speed", description="Seconds of the simulated tank in one second."),
 ]
-Output = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{0,63}$")]
+Output = Annotated[str, Meta(pattern=r"^[a-z0-9_\-]{0,63}$")]
 
 
 class TankSettings(SimulatedSettings, kw_only=True, forbid_unknown_fields=True):

@@ -6,8 +6,9 @@
      "rows": [["/device/shed.onewire.28-0316/temperature", 1700000000.5, 812.4, 21.0625, "ok", 30, "°C"], …]}
 
 ``boot`` tells the sender's boot from others, ``trusted`` says whether its clock was right when the readings were made.
-Of each row: key, time (Unix, s), age in s (null when it is not known, as after a reboot), value (null when there is
-none), quality, and if known ``max_age`` in s and the unit.
+A host speaks for itself: its keys are below ``/device/<host>.``. Of each row: key, time (Unix, s), age in s (null when
+it is not known, as after a reboot), value (null when there is none), quality, and if known ``max_age`` in s and the
+unit.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from raspy.servers.logger.recent import MOST_SERIES, Batch, Segment
 from raspy.servers.logger.rows import DAY, LATEST, OK, QUALITIES
 
 MOST_ROWS = 10_000
+MOST_OF_HOST = 256
+"""Series of a host from which on its late readings begin no other one: there is a number of series for all."""
 KEY_BYTES = 255
 UNIT_LENGTH = 20
 OLDEST_AGE = 10 * 365 * 86_400.0
@@ -36,6 +39,9 @@ HOLD = 60
 SAME = 120_000
 """ms; the clock of a boot that was not set in between went on, so readings that are moved by nearly the same are moved
 by the same."""
+NEAR = 60_000
+"""ms by which a clock that is not known to be right may be off and is taken as it is: what the same sender has told in
+time was, too, and a reading that comes both ways is to count once."""
 MOST_SENDERS = 1000
 FUTURE = DAY
 """ms by which a reading may be ahead of a clock that is right."""
@@ -111,7 +117,7 @@ def read(text: str, now: int, segment: Segment | None, raw_days: int) -> Lot:
     for number, raw in enumerate(envelope.rows):
         try:
             late = decode_late(raw)
-            problem = flaw(late)
+            problem = flaw(late, envelope.host)
         except BAD_BODY as error:
             problem = str(error)
         if problem:
@@ -121,10 +127,12 @@ def read(text: str, now: int, segment: Segment | None, raw_days: int) -> Lot:
     return lot
 
 
-def flaw(late: Late) -> str:
-    """Why a reading cannot be kept; empty when it can."""
+def flaw(late: Late, host: str) -> str:
+    """Why a reading of a host cannot be kept; empty when it can."""
     if not is_key(late.key):
         return f"key {late.key!r:.60}: a key begins with /, and is at most {KEY_BYTES} bytes of printable text"
+    if not late.key.startswith(branch(host)):
+        return f"key {late.key!r:.60}: it is not below {branch(host)}, the host that sends it"
     if not 0 <= late.time * 1000 < LATEST:
         return f"time {late.time!r:.30}: a Unix time in s"
     if late.age is not None and not 0 <= late.age <= OLDEST_AGE:
@@ -140,6 +148,11 @@ def flaw(late: Late) -> str:
     if not is_unit(late.unit):
         return f"unit {late.unit!r:.30}: at most {UNIT_LENGTH} characters"
     return ""
+
+
+def branch(host: str) -> str:
+    """With what the keys of a host's readings begin."""
+    return f"/device/{host}."
 
 
 def is_key(key: str) -> bool:
@@ -159,7 +172,9 @@ def append(connection: sqlite3.Connection, items: list[Lot]) -> list[dict[str, A
 
 def _append(connection: sqlite3.Connection, lot: Lot) -> dict[str, Any]:
     right, moved = Batch(), Batch(lot.segment)
-    days = _Days(connection, lot)
+    names = Names(connection)
+    days = _Days(connection, lot, names)
+    room = _Room(lot.host, names)
     unplaced = old = 0
     shifts = _Shifts(connection, lot)
     for late in lot.rows:
@@ -175,6 +190,8 @@ def _append(connection: sqlite3.Connection, lot: Lot) -> dict[str, Any]:
             old += 1
         elif time < 0 or (lot.segment is None and time > lot.now + FUTURE):
             lot.refuse(f"{late.key}: its time is more than a day ahead")
+        elif not room.has(late.key, late.unit):
+            lot.refuse(f"{late.key}: of {lot.host} there are {MOST_OF_HOST} series already")
         else:
             value = float(late.value) + 0.0 if late.value is not None else 0.0  # no minus zero
             hold = math.ceil(late.max_age)
@@ -191,10 +208,10 @@ def _append(connection: sqlite3.Connection, lot: Lot) -> dict[str, Any]:
 class _Days:
     """Of which days single readings are still known, so that one that is sent again counts once."""
 
-    def __init__(self, connection: sqlite3.Connection, lot: Lot) -> None:
+    def __init__(self, connection: sqlite3.Connection, lot: Lot, names: Names) -> None:
         self._connection = connection
         self._first = oldest_kept(connection, lot.raw_days, 0, lot.now // DAY + 1) or 0
-        self._names = Names(connection)
+        self._names = names
         self._gone: dict[tuple[str, str, int], bool] = {}
 
     def gone(self, key: str, unit: str, day: int) -> bool:
@@ -207,6 +224,24 @@ class _Days:
             known = number is not None and reading.gone(self._connection, number, day)
             self._gone[key, unit, day] = known
         return known
+
+
+class _Room:
+    """Whether late readings of a host may begin another series: one host is not to take the room of all."""
+
+    def __init__(self, host: str, names: Names) -> None:
+        self._names = names
+        self._left = MOST_OF_HOST - names.count(branch(host))
+        self._may: dict[tuple[str, str], bool] = {}
+
+    def has(self, key: str, unit: str) -> bool:
+        """Whether there is room for the series of a key and unit, which there may be already."""
+        may = self._may.get((key, unit))
+        if may is None:
+            is_new = self._names.number(self._names.place(key, unit, False)) is None
+            may = self._may[key, unit] = not is_new or self._left > 0
+            self._left -= is_new and may
+        return may
 
 
 class _Shifts:
@@ -225,6 +260,8 @@ class _Shifts:
         nearest = min(self._known, key=lambda known: abs(known - shift), default=None)
         if nearest is not None and abs(nearest - shift) <= SAME:
             return nearest
+        if abs(shift) <= NEAR:
+            shift = 0
         self._known.append(shift)
         self._connection.execute("INSERT INTO sender (host, boot, moved) VALUES (?, ?, ?)", (*self._sender, shift))
         self._connection.execute(

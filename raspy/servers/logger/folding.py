@@ -66,9 +66,19 @@ def _fold(connection: sqlite3.Connection, item: Fold) -> bool:
             rows += count
             readings += size
     _prune(connection, item)
-    connection.execute("DELETE FROM clock WHERE id NOT IN (SELECT DISTINCT clock FROM journal)")
+    # What is of another boot will never be moved.
+    _forget_clocks(connection, item.boot)
     _drop_series(connection)
     return False
+
+
+def _forget_clocks(connection: sqlite3.Connection, boot: str) -> None:
+    others = "SELECT id FROM clock WHERE boot <> ?"
+    connection.execute(f"UPDATE event SET clock = 0 WHERE clock <> 0 AND clock IN ({others})", (boot,))  # noqa: S608
+    connection.execute(
+        "DELETE FROM clock WHERE id NOT IN (SELECT DISTINCT clock FROM journal) "
+        "AND id NOT IN (SELECT DISTINCT clock FROM event WHERE clock <> 0)"
+    )
 
 
 def _due(connection: sqlite3.Connection, item: Fold) -> dict[int, list[int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from raspy.servers.logger import reading
+from raspy.servers.logger import events, reading
 from raspy.servers.logger.numbers import Names, settle
 from raspy.servers.logger.recent import Batch, Segment
 from raspy.servers.logger.rows import DAY, OK, Rows
@@ -61,6 +61,10 @@ def keep_one(connection: sqlite3.Connection, batch: Batch, late: bool = False) -
             days.setdefault(day, []).append((number, told, part))
     for parts in days.values():
         _append(connection, parts, clock)
+    if batch.events.events:
+        events.keep(connection, batch.events.events, clock)
+        if batch.room is not None:
+            events.prune(connection, *batch.room)
     return refused
 
 
@@ -104,6 +108,7 @@ def set_right(connection: sqlite3.Connection, items: list[Segment]) -> list[int]
                 "UPDATE journal SET start = max(start + ?, 0), clock = 0 WHERE clock = ?",
                 (right.offset - offset, number),
             ).rowcount
+            events.set_right(connection, number, right.offset - offset)
         if count:
             # They were moved by a clock that was wrong.
             connection.execute("DELETE FROM sender")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sqlite3
 import zlib
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, ClassVar, Self
 
 import msgspec
 
 from raspy.common import MDP
+from raspy.common.backup.parts import Part
 from raspy.common.clock import BootClock
 from raspy.common.config import Section, state_directory
 from raspy.common.database import Database, StorageError
@@ -22,7 +25,7 @@ from raspy.common.server import Server
 from raspy.common.statistics import SNMP, SNMPCounter
 from raspy.common.storage import Read, Storage, Write
 from raspy.common.verbs import Later, VerbError, Verbs, json_encode
-from raspy.servers.logger import folding, journal, numbers, reading, schema
+from raspy.servers.logger import events, folding, journal, numbers, reading, schema
 from raspy.servers.logger.append import UNIT_LENGTH, is_key, is_unit
 from raspy.servers.logger.folding import Fold
 from raspy.servers.logger.recent import MOST_SERIES, Batch, Recent, Segment
@@ -40,6 +43,8 @@ still good (``max_age``)."""
 MUCH = 20_000
 """Readings after which the journal is looked through without waiting for the end of the day: for late ones, whose days
 are over, and for more of one series than are to stay there."""
+EARLY = 10.0
+"""Seconds between batches that are written early because of events: a storm that does not end is not to wear a card."""
 PATIENCE = 5.0
 """Seconds that the disk may take to say what was logged last, before the devices are followed without it."""
 MOST_MISSING = 100
@@ -59,6 +64,7 @@ class Logger(Server):
     """
 
     CONFIG: ClassVar[type[Section]] = LoggerConfig
+    KEEPS: ClassVar[tuple[Part, ...]] = (Part("history.db", schema.SCHEMAS),)
 
     def __init__(
         self,
@@ -78,6 +84,10 @@ class Logger(Server):
         self.storage = Storage(self, database, "history")
         self.recent = Recent()
         self.subscriber: KvSubscriber | None = None
+        self.happenings: KvSubscriber | None = None
+        self._happened: set[int] = set()
+        self._lost_some = False
+        self._flushed = -EARLY
         self.today: int | None = None
         """The day of the last live reading of the last batch; the days before it are over."""
         self._segment: Segment | None = self._segment_now()
@@ -88,6 +98,10 @@ class Logger(Server):
         self._stopped = False
         self._rows = self.add_statistic(SNMPCounter(f"{service}.rows", "Readings taken"))
         self.add_statistic(SNMP(f"{service}.waiting", "Readings that are not on the disk yet"))
+        self._events = self.add_statistic(SNMPCounter(f"{service}.events", "Events taken"))
+        self._events_lost = self.add_statistic(
+            SNMPCounter(f"{service}.events_lost", "Events given up: too many names at once, or the disk took none")
+        )
         self.add_statistic(SNMP(f"{service}.lost", "Readings given up because the disk took none for too long"))
         self.add_statistic(SNMP(f"{service}.commits", "Commits, each a write that the disk has confirmed"))
 
@@ -102,21 +116,24 @@ class Logger(Server):
         if self._segment is None:
             self._set_right()
         # The broker tells the last readings again, which are not to be logged again.
-        self.storage.read(numbers.marks, self._follow)
+        self.storage.read(marks, self._follow)
         self.call_later(PATIENCE, self._follow, None, None)
         self.call_every(self.settings.batch, self.flush)
         self.call_every(1.0, self.look_at_clock)
 
-    def _follow(self, marks: dict[str, int] | None, error: Exception | None) -> None:
+    def _follow(self, found: tuple[dict[str, int], set[int]] | None, error: Exception | None) -> None:
         if self.subscriber is None and not self._stopped:
-            self.recent.marks = marks or {}
+            self.recent.marks, self._happened = found or ({}, set())
             self.subscriber = KvSubscriber(self, "/device", self.on_change)
+            if self.settings.events:
+                self.happenings = KvSubscriber(self, "/event", self.on_event)
 
     def stop(self) -> None:
         """Write what there is, and leave the bus."""
         self._stopped = True
-        if self.subscriber is not None:
-            self.subscriber.close()
+        for subscriber in (self.subscriber, self.happenings):
+            if subscriber is not None:
+                subscriber.close()
         self._send()
         self.storage.close()
         super().stop()
@@ -190,6 +207,33 @@ class Logger(Server):
         if self.recent.count >= MOST_WAITING:
             self.flush()
 
+    def on_event(self, key: str, body: bytes) -> None:
+        """Something happened, or is told again."""
+        self.look_at_clock()
+        segment = self._segment
+        boot = segment.offset / 1000 if segment is not None else math.inf
+        event = events.read(key, body, self.settings.events, self.now() / 1000, OFF, boot)
+        if event is None:
+            return
+        mark = events.mark(event.kind, event.name, event.body)
+        if mark in self._happened:
+            if not event.stamped:
+                # The next one that says the same is another one.
+                self._happened.discard(mark)
+            return
+        self._events.set()
+        event.moves = event.moves and segment is not None
+        now = monotonic()
+        if self.recent.gathering.events.full and now - self._flushed >= EARLY and not self.recent.flying:
+            self._flushed = now
+            self.flush()
+        if not self.recent.gathering.events.add(event):
+            self._events_lost.set()
+            if not self._lost_some:
+                self._lost_some = True
+                told = f"too much happens at once: from {event.kind}/{printable(event.name)} on events are not kept"
+                self.condition("events", f"{told}, until the next batch is written")
+
     def flush(self) -> None:
         """Write what was gathered, unless the disk still has the last batch; then it goes on gathering."""
         if not self.recent.flying:
@@ -197,11 +241,17 @@ class Logger(Server):
 
     def _send(self) -> None:
         batch = self.recent.take(self._segment)
+        if not self._lost_some:
+            self.condition("events", None)
+        self._lost_some = False
         if batch is None:
             return
-        day = max(rows.times[-1] for rows in batch.rows.values()) // DAY
+        batch.room = self.settings.event_count, self.settings.event_days
         self.storage.write(journal.keep, batch, functools.partial(self._kept, batch), keep=True)
         self._unfolded += len(batch)
+        if not batch.rows:
+            return
+        day = max(rows.times[-1] for rows in batch.rows.values()) // DAY
         if day != self.today or self._unfolded >= MUCH:
             self.today = day
             self.fold()
@@ -211,9 +261,15 @@ class Logger(Server):
         if error is not None:
             # A statement that failed: to try it again would fail again.
             self.recent.lost += len(batch)
-            self._tell_lost()
+            count = len(batch.events)
+            self._events_lost.set(count)
+            if len(batch):
+                self._tell_lost()
+            if count:
+                self.condition("events lost", f"{count} events were given up, as the disk did not take them")
             return
         self.condition("lost", None)
+        self.condition("events lost", None)
         if refused:
             self._no_room([key for key, _ in refused])
 
@@ -356,3 +412,8 @@ class Logger(Server):
 
         job(done)
         return later
+
+
+def marks(connection: sqlite3.Connection) -> tuple[dict[str, int], set[int]]:
+    """What tells the last readings and events that were written from others."""
+    return numbers.marks(connection), events.marks(connection)

@@ -52,7 +52,9 @@ def settle(connection: sqlite3.Connection) -> None:
         connection.execute(put, (number, key, unit, last[number]))
     connection.execute("DELETE FROM name")
     connection.execute("INSERT INTO name (id, key, unit) SELECT id, key, unit FROM series")
-    connection.execute("UPDATE journal SET clock = 0 WHERE clock NOT IN (SELECT id FROM clock)")
+    for table in ("journal", "event"):
+        unknown = f"UPDATE {table} SET clock = 0 WHERE clock <> 0 AND clock NOT IN (SELECT id FROM clock)"  # noqa: S608
+        connection.execute(unknown)
     connection.execute("INSERT INTO checked (id) VALUES (1)")
 
 
@@ -72,6 +74,10 @@ class Names:
     def number(self, name: str) -> int | None:
         """The number of a series; None when there is none of that name."""
         return self._known[name][0] if name in self._known else None
+
+    def count(self, start: str) -> int:
+        """How many series there are of keys that begin with this, whatever their units."""
+        return sum(name.startswith(start) or f") {start}" in name for name in self._known)
 
     def place(self, key: str, unit: str, current: bool) -> str:
         """The name of the series to which readings of a key in a unit belong.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from raspy.servers.logger.events import Event, Gathered
 from raspy.servers.logger.rows import OK, Rows
 
 MOST_ROWS = 100_000
@@ -38,7 +39,7 @@ class Batch:
     :param segment: while which they were made; None: the clock was right
     """
 
-    __slots__ = ("marks", "rows", "segment", "units")
+    __slots__ = ("events", "marks", "room", "rows", "segment", "units")
 
     def __init__(self, segment: Segment | None = None) -> None:
         self.rows: dict[tuple[str, str], Rows] = {}
@@ -47,6 +48,9 @@ class Batch:
         """By key, the unit of the last one of which it is known."""
         self.marks: dict[str, int] = {}
         """By key, what tells the last one from others."""
+        self.events = Gathered()
+        self.room: tuple[int, int] | None = None
+        """How many events there may be in the file, and of how many days; None: it is not looked at."""
         self.segment = segment
 
     def add(self, key: str, unit: str, time: int, value: float, quality: int, hold: int) -> None:
@@ -62,11 +66,12 @@ class Batch:
         rows.add(time, value, quality, hold)
 
     def __len__(self) -> int:
+        """How many readings."""
         return sum(map(len, self.rows.values()))
 
 
 class Recent:
-    """The readings since the last batch, and those of batches that the disk works on."""
+    """The readings and events since the last batch, and those of batches that the disk works on."""
 
     def __init__(self) -> None:
         self.gathering = Batch()
@@ -104,7 +109,7 @@ class Recent:
         batch = self.gathering
         self.gathering = Batch()
         self.count = 0
-        if not batch.rows:
+        if not batch.rows and not batch.events.events:
             return None
         batch.segment = segment
         self.flying.append(batch)
@@ -118,6 +123,7 @@ class Recent:
         """The clock was set: what is gathered was so many ms later."""
         for rows in self.gathering.rows.values():
             rows.move(by)
+        self.gathering.events.move(by)
 
     def of(self, name: str) -> Rows:
         """A copy of what there is of a series."""
@@ -141,6 +147,10 @@ class Recent:
         units = self.units()
         good = {key for batch in self._batches() for (key, _), rows in batch.rows.items() if OK in rows.qualities}
         return {key: unit for key, unit in units.items() if unit or key in good}
+
+    def events(self) -> list[Event]:
+        """Copies of the events, in the order in which they came."""
+        return [event.copy() for batch in self._batches() for event in batch.events.events]
 
     def forget(self, name: str) -> None:
         """Let go of what is gathered of a series."""

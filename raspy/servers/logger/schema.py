@@ -19,6 +19,9 @@
 ``clock``
     The times in which the clock was not known to be right; rows of the journal refer to them, so that they can be moved
     as soon as it is.
+``event``
+    What happened: one row for each event, in the order in which they came. ``about`` is the key of the tree that it
+    is about, ``left_out`` how many of its name came before it in its batch and are not there.
 ``sender``
     By how much readings of other hosts were moved, so that the same one sent twice is moved to the same time.
 
@@ -70,8 +73,22 @@ SCHEMAS: tuple[Schema, ...] = (
         "CREATE TABLE pieces (id INTEGER PRIMARY KEY, start INTEGER NOT NULL, data BLOB NOT NULL)",
         "CREATE TABLE ahead (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL, today INTEGER NOT NULL)",
     ),
+    (
+        """CREATE TABLE event (
+            id INTEGER PRIMARY KEY,
+            time INTEGER NOT NULL,
+            clock INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            about TEXT NOT NULL,
+            left_out INTEGER NOT NULL,
+            body TEXT NOT NULL
+        )""",
+        "CREATE INDEX event_time ON event (time)",
+        "CREATE INDEX event_clock ON event (clock) WHERE clock <> 0",
+    ),
 )
-TABLES = ("series", "name", "clock", "sender", "journal", "raw", "pieces", "minutes", "hours", "days")
+TABLES = ("series", "name", "clock", "sender", "journal", "raw", "pieces", "minutes", "hours", "days", "event")
 """What is saved from a damaged file."""
 SHIFT, MASK = 12, 4095
 RAW, PIECES = "raw", "pieces"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raspy.common import MDP
 from raspy.common.verbs import Later, VerbError, Verbs
 from raspy.servers.logger import append as late
+from raspy.servers.logger import events as happenings
 from raspy.servers.logger import numbers, query
 from raspy.servers.logger.query import Wanted
 from raspy.servers.logger.rows import LATEST
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 POINTS = 400
 ROWS = 5000
 MOST_SKIPPED = 999_999_999
+EVENTS = 100
+MOST_EVENTS = 1000
+PATTERN = 300
+"""Characters of a pattern of events."""
 
 LOG = Verbs("log", slots=4)
 
@@ -54,6 +59,24 @@ def rows(server: Logger, key: str, since: str, until: str, limit: str = str(ROWS
     wanted = _wanted(server, key, since, until, _count("limit", limit, 1, query.MOST_ROWS))
     wanted.skip = _count("skip", skip, 0, MOST_SKIPPED)
     return server.read(lambda connection: query.page(connection, wanted), lambda found: _found(key, found))
+
+
+@LOG.verb(reads=True)
+def events(
+    server: Logger, pattern: str = "", since: str = "", until: str = "", limit: str = str(EVENTS), skip: str = "0"
+) -> Later:
+    """The last ``limit`` events from ``since`` to ``until`` (Unix time, s), newest first: those whose ``<kind>/<name>``
+    has ``pattern`` in it, or is like it (``*``, ``?``, ``[…]``); or, where it is a key of the tree as
+    ``/device/pi.fake.heater/power``, those of the device and those about the key. ``next`` and ``skip`` are the
+    ``until`` and the ``skip`` of the next page, null behind the last one."""
+    if len(pattern) > PATTERN:
+        raise VerbError(MDP.BAD_REQUEST, f"pattern: at most {PATTERN} characters")
+    first, last = _time("since", since) if since else 0, _time("until", until) if until else LATEST
+    if first > last:
+        raise VerbError(MDP.BAD_REQUEST, f"since ({since:.30}) is after until ({until:.30})")
+    count, skipped = _count("limit", limit, 1, MOST_EVENTS), _count("skip", skip, 0, MOST_SKIPPED)
+    wanted = happenings.Wanted(pattern, first, last, count, skipped, server.recent.events())
+    return server.read(lambda connection: happenings.find(connection, wanted), lambda found: found)
 
 
 @LOG.verb()

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from raspy.common import MDP
+from raspy.common.backup.parts import Part
 from raspy.common.config import Section, state_directory
 from raspy.common.database import Database, StorageError
 from raspy.common.log import printable
 from raspy.common.mdwrkapi import Reply
 from raspy.common.server import Server
+from raspy.common.slots import Slots
 from raspy.common.statistics import SNMP, SNMPCounter
 from raspy.common.storage import Read, Storage, Write
 from raspy.common.verbs import Later, VerbError, Verbs, shown
@@ -23,7 +25,6 @@ from raspy.servers.titanic.dispatch import LANES, Dispatcher
 from raspy.servers.titanic.queue import QUEUE
 from raspy.servers.titanic.records import DONE, LATE, PARKED, PENDING, Accepted, Begun, Request
 from raspy.servers.titanic.settings import TitanicConfig
-from raspy.servers.titanic.slots import Slots
 from raspy.servers.titanic.store import STORE
 from raspy.servers.titanic.tsp import is_request, refused, reply_frames, request_problem, without_id
 
@@ -58,6 +59,8 @@ class Titanic(Server):
     """
 
     CONFIG: ClassVar[type[Section]] = TitanicConfig
+    # Not requests.db: what waits there, or was done, would be done again.
+    KEEPS: ClassVar[tuple[Part, ...]] = (Part("store.db", store.SCHEMAS),)
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Titanic(Server):
             (b"titanic.reply", self.titanic_reply, REPLY_SLOTS),
             (b"titanic.close", self.titanic_close, CLOSE_SLOTS),
         ):
-            self._slots.append(Slots(self, address, name, handler, min(most, self.settings.slots)))
+            self._slots.append(Slots(self, address, name, handler, min(most, self.settings.slots), grouped=True))
         self.call_every(1.0, self._look_for_late)
         self.call_every(SWEEP, self._sweep)
         self.store.write(nothing, None, lambda *_: None, keep=True)
@@ -403,8 +406,9 @@ class Titanic(Server):
 
     def _broker_restarted(self) -> None:
         super()._broker_restarted()
+        assert self.publisher is not None
         for slots in self._slots:
-            slots.reopen()
+            slots.reopen(self.publisher.lost)
         if self.dispatcher is not None:
             self.dispatcher.lost()
 

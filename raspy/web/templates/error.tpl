@@ -1,6 +1,6 @@
-% rebase("layout.tpl", title=status)
-<main>
-<h2>{{status}}</h2>
+% rebase("layout.tpl")
+<main id="main">
+<h1>{{status}}</h1>
 <p>{{reason}}</p>
-<p><a href="/">To the page with all values</a></p>
+<p><a href="/">{{t("To the page with all values")}}</a></p>
 </main>

@@ -1,0 +1,1 @@
+"""Backup and restore: what servers keep, in one checksummed file, and back."""
