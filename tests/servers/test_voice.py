@@ -215,9 +215,12 @@ def test_nobody_is_there_for_long(tmp_path: Path, http: Http, monkeypatch: pytes
         for number in range(30):
             caller.tell(f"a{number}", severity="critical")
             caller.turn(0.1)
+        caller.until(lambda: len(caller.kept) == 30 and caller.channel("hook")["tries"] > 2)
+        # The try under way may be of before the last one; from here on there is none until the pause is over.
+        tries = caller.channel("hook")["tries"]
+        caller.until(lambda: caller.channel("hook")["tries"] > tries)
         assert caller.kept == [f"a{number}" for number in range(30)]
         channel = caller.channel("hook")
-        assert channel["tries"] > 2
         assert "nobody answers there" in channel["last_error"]
         assert "nobody answers there" in caller.server.conditions["channel hook"]
         caller.tell("a7", "returned")
@@ -497,7 +500,8 @@ def test_tests_do_not_keep_alarms_waiting(tmp_path: Path, http: Http, monkeypatc
                 caller.voice.test("hook", again)
 
         caller.voice.test("hook", again)
-        caller.until(lambda: len(said) == 1000)
+        # One more where the delivery is told while another answer is on its way.
+        caller.until(lambda: len(said) >= 1000 and said.count("") == 1)
         caller.until(lambda: len(http.requests) == 2)
     assert [request.json()["kind"] for request in http.requests] == ["alarms", "test"]
     assert said.count("") == 1
