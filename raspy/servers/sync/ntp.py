@@ -96,7 +96,8 @@ def ask(
     :raises NTPError: no answer, or none that can be believed
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        # As bytes: a name of letters needs no IDNA, whose tables take half a megabyte.
+        found = socket.getaddrinfo(host.encode() if host.isascii() else host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
         raise NTPError("name", f"its name is not found: {getattr(error, 'strerror', None) or error}") from error
     addresses = [(family, where(address), address) for family, _, _, _, address in found]
