@@ -16,6 +16,8 @@ WAITING = 300
 """Calls that may wait for their turn."""
 RECEIVE_LIMIT = 100
 """Messages taken in one turn of the loop."""
+IDLE = 20.0
+"""Seconds after which a connection that nobody needs is closed: it takes some 80 KB, as much again in the broker."""
 
 Answer = Callable[[list[bytes] | None], None]
 """Takes the frames of the reply, the status last; None when there was none in time."""
@@ -78,6 +80,11 @@ class BusCaller:
         self._calls.append(Call(service.encode(), body, done, timeout, identity or MDP.new_id(), lifetime))
         self._next()
 
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection now."""
+        return self._socket is not None
+
     def close(self) -> None:
         """Forget all; nobody is told."""
         self._calls.clear()
@@ -85,7 +92,14 @@ class BusCaller:
         self._hang_up()
 
     def _next(self) -> None:
-        if self._current is not None or not self._calls:
+        if self._current is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._calls:
+            if self._socket is not None:
+                self._timer = self.loop.call_later(IDLE, self._hang_up)
             return
         self._current = call = self._calls.popleft()
         self._timer = self.loop.call_later(call.timeout, self._end, None)

@@ -178,16 +178,12 @@ class Server(Executive, Statistics):
             self._statistics[f"{self.service}.outbox"].set(self.outbox.waiting)
 
     def worker_mmi(self) -> Verbs:
-        """Serve ``<hostname>.<server>.mmi``: how this server is."""
+        """Serve ``<hostname>.<server>.mmi``: how this server is; backup and restore, where it keeps something."""
+        if self.KEEPS:
+            from raspy.common.backup.desk import BACKUP
+
+            MMI.include(BACKUP)
         return MMI
-
-    def worker_backup(self) -> Verbs | None:
-        """Serve ``<hostname>.<server>.backup``, where the server keeps something."""
-        if not self.KEEPS:
-            return None
-        from raspy.common.backup.desk import BACKUP
-
-        return BACKUP
 
     def services(self) -> list[str]:
         """The full names of the services that this server offers."""

@@ -139,6 +139,15 @@ class Verbs:
 
         return register
 
+    def include(self, other: Verbs) -> None:
+        """Have the verbs of another list, too; harmless when repeated.
+
+        :raises ValueError: a verb of that name is here already
+        """
+        for name, verb in other._verbs.items():
+            if self._verbs.setdefault(name, verb) is not verb:
+                raise ValueError(f"verb {name} is registered twice in {self.name}")
+
     def __iter__(self) -> Iterator[Verb]:
         return iter(self._verbs.values())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raspy.common import MDP
+from raspy.common import MDP, buscall
 from raspy.common.buscall import WAITING, BusCaller
 from raspy.common.executive import Executive
 from raspy.common.server import Server
@@ -85,6 +85,43 @@ def test_calls_are_answered_in_their_order(bus: Bus, echo: OnThread[Echo], loop:
         caller.call("pi.echo.echo", [b"say", str(number).encode()], got.append, LIMIT)
     loop.until(lambda: len(got) == 20)
     assert got == [[f'"{number}"'.encode(), MDP.OK] for number in range(20)]
+    caller.close()
+
+
+def test_a_connection_that_nobody_needs_is_closed(
+    bus: Bus, echo: OnThread[Echo], loop: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = BusCaller(loop, bus.address)
+    got: list[Any] = []
+    caller.call("pi.echo.echo", [b"say", b"1"], got.append, LIMIT)
+    loop.until(lambda: got)
+    assert caller.connected
+    monkeypatch.setattr(buscall, "IDLE", 0.05)
+    caller.call("pi.echo.echo", [b"say", b"2"], got.append, LIMIT)
+    loop.until(lambda: not caller.connected)
+    caller.call("pi.echo.echo", [b"say", b"3"], got.append, LIMIT)
+    loop.until(lambda: len(got) == 3)
+    assert [frames[0] for frames in got] == [b'"1"', b'"2"', b'"3"']
+    caller.close()
+
+
+def test_a_connection_that_is_needed_is_kept(
+    bus: Bus, echo: OnThread[Echo], loop: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long an answer takes."""
+    monkeypatch.setattr(buscall, "IDLE", 0.01)
+    caller = BusCaller(loop, bus.address)
+    got: list[Any] = []
+    caller.call("pi.echo.echo", [b"say", b"1"], got.append, LIMIT)
+    caller.call("pi.echo.echo", [b"hold"], got.append, LIMIT)
+    loop.until(lambda: echo.call(lambda: len(echo.executive.held)) == 1)
+    late: list[bool] = []
+    loop.call_later(0.1, late.append, True)
+    loop.until(lambda: late)
+    assert caller.connected
+    echo.call(lambda: echo.executive.held[0].reply("at last"))
+    loop.until(lambda: len(got) == 2)
+    assert got[1] == [b'"at last"', MDP.OK]
     caller.close()
 
 

@@ -22,7 +22,7 @@ from raspy.common.backup.staging import PAGE, STORE
 from raspy.common.config import exchange_directory
 from raspy.common.mdcliapi import MajorDomoClient
 
-SERVICE = "backup"
+SERVICE = "mmi"
 POLL = 0.1
 """Seconds between two looks how a server gets on."""
 SILENT = 30.0
@@ -71,6 +71,9 @@ class Coordinator:
         self.expected = set(expected)
         self.tell = tell
         self._client = MajorDomoClient(broker)
+        self._keepers: set[str] = set()
+        self._keepless: set[str] = set()
+        """The servers that were found to keep something, and nothing."""
 
     def __enter__(self) -> Coordinator:
         return self
@@ -292,9 +295,9 @@ class Coordinator:
         if reply[-1] != MDP.OK:
             raise BackupError(f"{server}: {_text(reply)}")
 
-    def _send(self, server: str, *words: str) -> list[bytes] | None:
+    def _send(self, server: str, verb: str, *words: str) -> list[bytes] | None:
         name = MDP.routing_key(self.hostname, f"{server}.{SERVICE}")
-        return self._client.send(name, [word.encode() for word in words])
+        return self._client.send(name, [f"backup_{verb}".encode(), *(word.encode() for word in words)])
 
     def _running(self) -> set[str]:
         """The servers of this host that run and keep something.
@@ -308,7 +311,15 @@ class Coordinator:
             raise MDP.ConnectionLost(f"the broker at {self._client.broker} does not answer: is it running (raspy run)?")
         head, tail = MDP.routing_key(self.hostname, ""), f".{SERVICE}"
         names = [frame.decode("utf-8", "replace") for frame in reply[:-1]]
-        return {name[len(head) : -len(tail)] for name in names if name.startswith(head) and name.endswith(tail)}
+        found = {name[len(head) : -len(tail)] for name in names if name.startswith(head) and name.endswith(tail)}
+        self._keepless |= {each for each in found - self._keepers - self._keepless if self._keeps_nothing(each)}
+        self._keepers |= found - self._keepless
+        return found - self._keepless
+
+    def _keeps_nothing(self, server: str) -> bool:
+        """Whether a server says that it has nothing to be backed up: 404, or 501 from one of another kind."""
+        reply = self._send(server, "status")
+        return reply is not None and reply[-1] in (MDP.NOT_FOUND, MDP.NOT_IMPLEMENTED)
 
     def _summed(self, identity: str, found: dict[str, list[Listed]]) -> tuple[list[Member], dict[tuple[str, str], str]]:
         """What was saved, as the manifest has it, and where it is."""

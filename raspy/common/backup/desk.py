@@ -1,7 +1,8 @@
-"""A server's side of backup and restore: the service ``<hostname>.<server>.backup``.
+"""A server's side of backup and restore: verbs of ``<hostname>.<server>.mmi``.
 
-A backup is ``save``, then ``status`` until it is done. A restore is ``stage``, then ``status``; then ``commit`` once it
-is decided (:mod:`raspy.common.backup.exchange`), or ``discard``. Files pass through the exchange directory.
+A backup is ``backup_save``, then ``backup_status`` until it is done. A restore is ``backup_stage``, then
+``backup_status``; then ``backup_commit`` once it is decided (:mod:`raspy.common.backup.exchange`), or ``backup_discard``.
+Files pass through the exchange directory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ AGAIN = 0.1
 NEVER = 1e9
 """Seconds: a job ends when its files are copied; the disk decides how long that takes."""
 
-BACKUP = Verbs("backup")
+BACKUP = Verbs("mmi")
+"""They are no service of their own, as a connection that is used once a week would take its memory all the time."""
 
 
 class Desk:
@@ -253,7 +255,7 @@ def judge(directory: str, server: str) -> str:
 
 def _desk(server: Server) -> Desk:
     if server.desk is None:
-        raise VerbError(MDP.UNAVAILABLE, "the server is starting")
+        raise VerbError(MDP.NOT_FOUND, f"{server.name} keeps nothing")
     return server.desk
 
 
@@ -263,31 +265,31 @@ def _id(text: str) -> str:
     return text
 
 
-@BACKUP.verb(name="save")
-def save_verb(server: Server, identity: str) -> dict[str, Any]:
-    """Begin to copy what the server keeps into the exchange directory; ``status`` tells how it goes."""
+@BACKUP.verb()
+def backup_save(server: Server, identity: str) -> dict[str, Any]:
+    """Begin to copy what the server keeps into the exchange directory; ``backup_status`` tells how it goes."""
     return _desk(server).begin(_id(identity), "save")
 
 
-@BACKUP.verb(name="stage")
-def stage_verb(server: Server, identity: str) -> dict[str, Any]:
+@BACKUP.verb()
+def backup_stage(server: Server, identity: str) -> dict[str, Any]:
     """Begin to copy what is to be restored beside what the server keeps, and check it; nothing is changed yet."""
     return _desk(server).begin(_id(identity), "stage")
 
 
 @BACKUP.verb(reads=True)
-def status(server: Server) -> dict[str, Any]:
+def backup_status(server: Server) -> dict[str, Any]:
     """What the server keeps, with the versions of the schemas it knows, and how what was begun goes."""
     return _desk(server).status()
 
 
 @BACKUP.verb()
-def discard(server: Server, identity: str) -> Later:
+def backup_discard(server: Server, identity: str) -> Later:
     """End what was begun, and drop what was staged."""
     return _desk(server).discard(_id(identity))
 
 
 @BACKUP.verb()
-def commit(server: Server, identity: str) -> Later:
+def backup_commit(server: Server, identity: str) -> Later:
     """End, so that the next start takes what is staged. Refused (409) unless that was decided."""
     return _desk(server).commit(_id(identity))

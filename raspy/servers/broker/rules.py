@@ -12,10 +12,9 @@ LATER_REQUEST = b"titanic.request"
 """Titanic's service, whose body is the request that it is to make: nobody may ask through it what he may not ask."""
 ADMINISTERS = (b"mmi.restart", b"mmi.reload")
 """Verbs of the broker that are for its own machine."""
-BACKUP = b".backup"
 MMI = b".mmi"
-CHANGING = (b"restart", b"reload")
-"""Verbs of a server's ``mmi`` that are for its own machine."""
+CHANGING = (b"restart", b"reload", b"backup_")
+"""How verbs of a server's ``mmi`` begin that are for its own machine."""
 
 Judge = Callable[[str, list[bytes]], str]
 """Says what is wrong with a message of a host; empty: nothing."""
@@ -64,9 +63,9 @@ def text(frame: bytes) -> str:
 
 def _is_administration(service: bytes, body: list[bytes]) -> bool:
     """Whether a request is for who runs the machine: restart, reload, backup and restore."""
-    if service in ADMINISTERS or service.endswith(BACKUP):
+    if service in ADMINISTERS:
         return True
-    return service.endswith(MMI) and bool(body) and body[0] in CHANGING
+    return service.endswith(MMI) and bool(body) and body[0].startswith(CHANGING)
 
 
 def _without_id(body: list[bytes]) -> list[bytes]:
