@@ -1,8 +1,8 @@
 """A server's side of backup and restore: verbs of ``<hostname>.<server>.mmi``.
 
 A backup is ``backup_save``, then ``backup_status`` until it is done. A restore is ``backup_stage``, then
-``backup_status``; then ``backup_commit`` once it is decided (:mod:`raspy.common.backup.exchange`), or ``backup_discard``.
-Files pass through the exchange directory.
+``backup_status``; then ``backup_commit`` once it is decided (:mod:`raspy.common.backup.exchange`), or
+``backup_discard``. Files pass through the exchange directory.
 """
 
 from __future__ import annotations
