@@ -7,13 +7,16 @@ on stderr says how), so that a restart would be in vain; 75 (``process.RESTART``
 from __future__ import annotations
 
 import faulthandler
-import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raspy.common.lent import Lent, lent
 from raspy.common.registry import SERVERS, known_sections
+
+with lent(Lent("traceback")):
+    # Which it has for errors, and imports with the first one: 0.2 MB for each process that meets none.
+    import logging
 
 if TYPE_CHECKING:
     from raspy.common.config import Config
