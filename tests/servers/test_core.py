@@ -17,7 +17,7 @@ from tests.bus import eventually
 from tests.servers.core_house import House, house
 from tests.support_disks import small_disk
 
-DAY = 86_400.0
+HOUR, DAY = 3600.0, 86_400.0
 HEATER = {"device": "fake.heater", "command": "power", "value": True, "seconds": 60}
 
 
@@ -27,9 +27,19 @@ def home(tmp_path: Path) -> Iterator[House]:
         yield made
 
 
-def once(seconds: float) -> str:
-    """A one-shot so many seconds from now."""
-    return time.strftime("at %Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + seconds))
+SOON = 600.0
+"""Seconds until a one-shot, which go by when the test wants it: how long it takes to make it makes no difference."""
+
+
+def soon(home: House, name: str, **settings: Any) -> None:
+    """Make a one-shot that is due once the clock is set by :func:`go_on`."""
+    at = time.strftime("at %Y-%m-%dT%H:%M:%S+00:00", time.gmtime(home.clock.wall() + SOON))
+    home.ask("cron", "set", name, {"when": at, **settings})
+
+
+def go_on(home: House) -> None:
+    """Have the time come for what is due soon."""
+    home.clock.offset += SOON + 1
 
 
 # Cron jobs over the bus
@@ -104,7 +114,8 @@ def test_jobs_survive_a_restart(home: House) -> None:
 def test_a_job_fires_and_says_so_once(home: House) -> None:
     home.start()
     events = home.follow("/event/cron/")
-    home.ask("cron", "set", "soon", {"when": once(1.2)})
+    soon(home, "soon")
+    go_on(home)
     eventually(lambda: events, "it fires")
     home.stop()
     home.start()
@@ -122,7 +133,8 @@ def test_a_job_commands_a_device_through_titanic(home: House) -> None:
         lambda core: home.others["fake"].call(lambda: not fake.devices["heater"].unsettled), "it is settled"
     )
     events = home.follow("/event/cron/")
-    home.ask("cron", "set", "warm", {"when": once(-0.5 + 1.5), "command": HEATER})
+    soon(home, "warm", command=HEATER)
+    go_on(home)
     eventually(lambda: len(events) >= 2, "it is done")
     assert [event["state"] for _, event in events] == ["fired", "done"]
     heater = home.ask("pi.fake.devices", "info", "heater")
@@ -198,7 +210,8 @@ def test_a_server_that_hangs_keeps_no_command_from_another(home: House) -> None:
 
 def test_a_command_that_was_on_its_way_when_core_ended_is_sent_again(home: House) -> None:
     home.start()
-    home.ask("cron", "set", "warm", {"when": once(1.2), "command": HEATER})
+    soon(home, "warm", command=HEATER)
+    go_on(home)
     home.eventually(lambda core: core.delivery.flying, "it is on its way")
     home.stop()
     home.add_tank()
@@ -212,10 +225,11 @@ def test_a_command_that_was_on_its_way_when_core_ended_is_sent_again(home: House
 
 def test_a_command_that_came_too_late_over_a_restart_is_told_and_not_sent(home: House) -> None:
     home.start()
-    home.ask("cron", "set", "warm", {"when": once(1.2), "command": HEATER})
+    soon(home, "warm", command=HEATER)
+    go_on(home)
     home.eventually(lambda core: core.delivery.flying, "it is on its way")
     home.stop()
-    home.clock.offset = 60
+    home.clock.offset += 60
     home.add_tank()
     settle(home)
     events = home.follow("/event/cron/")
@@ -247,14 +261,17 @@ def test_a_change_that_the_disk_refuses_is_none(home: House, tmp_path: Path) -> 
 def test_with_a_full_disk_nothing_is_done_again_at_each_restart(home: House) -> None:
     with small_disk() as disk:
         home.directory = disk.place
+        # No full hour comes by itself.
+        home.clock.offset = HOUR / 4 - time.time() % HOUR
         home.start()
-        home.ask("cron", "set", "shot", {"when": once(2)})
+        soon(home, "shot")
         home.ask("cron", "set", "dose", {"when": "0 * * * *", "misfire": "all"})
         events = home.follow("/event/cron/")
         disk.fill()
-        eventually(lambda: events, "it fires all the same", 10)
-        home.clock.offset = 3 * 3600
-        eventually(lambda: len(events) >= 4, "what was missed is made up for", 10)
+        go_on(home)
+        eventually(lambda: events, "it fires all the same")
+        home.clock.offset += 3 * HOUR
+        eventually(lambda: len(events) >= 4, "what was missed is made up for")
         told = [(key, event["state"]) for key, event in events]
         for _ in range(2):
             home.stop()
