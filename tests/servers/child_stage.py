@@ -1,7 +1,8 @@
 """A loop with a nursery, as core has one: in a test's own process, or as a program that an ordinary user runs.
 
 As a program it reads one JSON object from standard input, ``{"cases": {name: {code, limits, stop}}}``, runs all cases
-at once beside a scenario that means no harm, and prints one JSON object: how each ended.
+at once beside a scenario that means no harm, and prints one JSON object: how each ended. One with ``stop`` is stopped
+once it logs, and has so many seconds to end.
 """
 
 from __future__ import annotations
@@ -206,9 +207,10 @@ def _main() -> None:
         runs = {}
         for name, case in job["cases"].items():
             limits = Limits(**case.get("limits", {}))
-            runs[name] = stage.play(case["code"], limits, answers={"get": {"value": 1}, "log": None})
+            answers: dict[str, Any] = {"get": {"value": 1}, "log": None}
             if "stop" in case:
-                stage.call_later(case["stop"][0], runs[name].child.stop, case["stop"][1])
+                answers["log"] = _stopper(stage, lambda name=name, case=case: runs[name].child.stop(case["stop"]))  # type: ignore[misc]
+            runs[name] = stage.play(case["code"], limits, answers=answers)
         ticks = len(other.calls)
         stage.until("all end", lambda: all(run.end for run in runs.values()))
         during = len(other.calls) - ticks
@@ -246,6 +248,15 @@ def _main() -> None:
             "states": stage.states,
         }
     print(json.dumps(result))
+
+
+def _stopper(stage: Stage, stop: Callable[[], None]) -> Callable[..., None]:
+    """Answers what a scenario logs, and has it stopped then: by its first word it has begun."""
+
+    def log(*_: Any) -> None:
+        stage.call_later(0, stop)
+
+    return log
 
 
 def _stand(code: str) -> None:

@@ -106,13 +106,17 @@ def test_the_hostile_list_all_at_once() -> None:
 
 def test_one_that_does_not_stop_is_killed() -> None:
     deaf = (
-        "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        log('no')\n"
+        "while True:\n    try:\n        log('on')\n        while True:\n            pass\n"
+        "    except BaseException:\n        pass\n"
     )
     ignores = "import signal, time\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
-    wait = f"{ignores}while True:\n    try:\n        sleep(3600)\n    except BaseException:\n        pass\n"
-    ignores += "time.sleep(3600)\n"
+    wait = (
+        f"{ignores}while True:\n    try:\n        log('on')\n        sleep(3600)\n"
+        "    except BaseException:\n        pass\n"
+    )
+    ignores += "log('on')\ntime.sleep(3600)\n"
     codes = {"deaf": deaf, "wait": wait, "ignores": ignores}
-    found = perform({name: {"code": code, "stop": [0.3, 1.0]} for name, code in codes.items()})
+    found = perform({name: {"code": code, "stop": 1.0} for name, code in codes.items()})
     for name in codes:
         told = found["told"][name]
         assert (told["how"], told["reason"]) == ("killed", "did not stop in 1 s"), (name, told)
@@ -144,6 +148,7 @@ def test_what_root_leaves_behind_is_killed_too() -> None:
     need_root()
     code = (
         f"{FORK}import time\n"
+        "read, write = os.pipe()\n"
         "for n in range(4):\n"
         "    if not fork():\n"
         "        if n % 2:\n"
@@ -151,12 +156,13 @@ def test_what_root_leaves_behind_is_killed_too() -> None:
         "        if n > 1 and fork():\n"
         "            os._exit(0)\n"
         "        os.write(1, b'%d ' % os.getpid())\n"
+        "        os.write(write, b'.')\n"
         "        time.sleep(3600)\n"
+        "for n in range(4):\n"
+        "    os.read(read, 1)\n"
     )
-    waits = f"{code}time.sleep(0.5)\n"
-    found = perform(
-        {"ends": {"code": waits}, "killed": {"code": f"{code}time.sleep(3600)", "limits": {"wall": 1}}}, user=False
-    )
+    busy = {"code": f"{code}while True:\n    pass", "limits": {"cpu": 0.5}}
+    found = perform({"ends": {"code": code}, "killed": busy}, user=False)
     assert found["told"]["ends"]["how"] == "finished"
     assert found["told"]["killed"]["how"] == "limit"
     for name in ("ends", "killed"):
