@@ -276,16 +276,25 @@ def test_a_request_whose_worker_died_is_not_begun_again_after_its_time(bus: Bus)
     assert not second.requests
 
 
+def hasten(broker: Broker, service: bytes) -> None:
+    """The time is over of what waits for a service."""
+    for request in broker.services[service].requests:
+        request.expiry = 0.0
+
+
 def test_a_client_of_ours_is_told_by_its_name_too() -> None:
     """What Titanic sends to a foreign service must not begin with an id."""
-    with running_bus(heartbeat=50, request_expiry=0.2, queue_requests=1) as bus:
+    with running_bus(heartbeat=50, queue_requests=1) as bus:
         titanic, foreign, service = bus.stage.client(OWN), bus.stage.client(b"RASPY"), unique()
         titanic.request(service, b"first")
         titanic.request(service, b"too many")
         assert "1 requests wait" in refusal(titanic.reply())
+        bus.call(lambda broker: hasten(broker, service))
         assert "in its time" in refusal(titanic.reply())
         foreign.request(service, b"first")
         foreign.request(service, b"too many")
+        bus.eventually(lambda broker: broker._refused.value == 3)
+        bus.call(lambda broker: hasten(broker, service))
         bus.eventually(lambda broker: broker._refused.value == 4)
         nothing_for(foreign)
 
@@ -629,8 +638,10 @@ def test_a_heartbeat_goes_to_workers_that_heard_nothing_else() -> None:
 
 
 def test_a_silent_worker_is_told_that_it_was_given_up() -> None:
-    with running_bus(heartbeat=50, liveness=2) as bus:
+    with running_bus(heartbeat=50, liveness=PATIENT) as bus:
         worker = bus.stage.idle_worker(unique())
+        bus.call(lambda broker: setattr(broker, "HEARTBEAT_EXPIRY", 100))
+        worker.heartbeat()
         worker.beating = False
         assert bus.stage.until(lambda: worker.disconnects == 1)
         assert worker.log[-1] == [b"", b"MDPW01", DISCONNECT]
