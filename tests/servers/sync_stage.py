@@ -11,9 +11,12 @@ import msgspec
 
 from raspy.servers.sync import Sync, SyncConfig
 from raspy.servers.sync.simulate import SimulatedMachine
+from tests.servers.ntp_stage import NtpServer
 from tests.support_devices import short_directory, started, until
 
 NOWHERE = "ipc:///nonexistent"
+SHORT = 0.5
+"""Seconds that a server has for its answer where none is to come; one that answers has more, on a busy machine too."""
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def sync(machine: SimulatedMachine, broker_ip: str = "", **settings: Any) -> Ite
         server = Sync(
             "pi",
             broker_ip=broker_ip or f"ipc://{directory}",
-            settings=SyncConfig(**{"servers": [], "timeout": 0.5, **settings}),
+            settings=SyncConfig(**{"servers": [], "timeout": 5.0, **settings}),
             machine=machine,
             path=os.path.join(os.path.dirname(machine.rtcs), "state", "clock.json"),
         )
@@ -41,6 +44,13 @@ def again(server: Sync) -> Sync:
     """Have it measure once more."""
     server.measure()
     return measured(server)
+
+
+def fall_silent(server: Sync, servers: list[NtpServer]) -> None:
+    """From now on, none of the NTP servers answers."""
+    for each in servers:
+        each.mode = "mute"
+    server.settings = msgspec.structs.replace(server.settings, timeout=SHORT)
 
 
 def call(server: Sync, *words: str) -> tuple[Any, str]:

@@ -26,11 +26,14 @@ def ask(server: NtpServer, timeout: float = 0.5) -> Sample:
 @pytest.mark.parametrize("ahead", [0.0, 3.25, -7200.0, YEAR])
 def test_a_server_is_measured(ahead: float) -> None:
     with ntp_servers(("right", ahead)) as (server,):
+        began = time.monotonic()
         sample = ask(server, 10)
-    assert sample.offset == pytest.approx(ahead, abs=0.05)
+        took = time.monotonic() - began
+    assert 0 <= sample.delay <= took
+    # As wrong as it can be when all of the delay was on the way there, or back: on a busy machine it is long.
+    assert abs(sample.offset - ahead) <= sample.delay / 2 + 0.001
     assert sample.stratum == 2
-    assert 0 <= sample.delay < 0.5
-    assert 0.01 < sample.distance < 0.3
+    assert sample.distance == pytest.approx(sample.delay / 2 + 0.015, abs=0.001)
     assert sample.base == pytest.approx(time.time() - time.monotonic(), abs=0.05)
 
 
@@ -64,8 +67,10 @@ REFUSED = {
 @pytest.mark.parametrize("mode", REFUSED)
 def test_what_is_not_believed(mode: str) -> None:
     kind, reason = REFUSED[mode]
+    # Who gets no answer waits for all of the time, and the others only until theirs is here.
+    timeout = {"mute": 0.5, "short": 2.0, "noise": 2.0, "stranger": 2.0}.get(mode, 10.0)
     with ntp_servers((mode, 0.0)) as (server,), pytest.raises(NTPError, match=r"\w") as caught:
-        ask(server)
+        ask(server, timeout)
     assert caught.value.kind == kind
     assert reason in str(caught.value)
 
