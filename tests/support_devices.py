@@ -7,8 +7,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
+from unittest import mock
 
 import msgspec
 
@@ -29,6 +30,18 @@ def short_directory() -> Generator[str, None, None]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def patient(*more: str) -> Generator[None, None, None]:
+    """Servers of this process wait for a busy machine's disk for as long as a test does.
+
+    :param more: more modules that have a name for that time
+    """
+    with ExitStack() as stack:
+        for module in ("raspy.common.verbs", "raspy.common.devices.verbs", *more):
+            stack.enter_context(mock.patch(f"{module}.PATIENCE", LIMIT))
+        yield
 
 
 @contextmanager

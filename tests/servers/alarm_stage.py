@@ -15,7 +15,7 @@ from raspy.common.server import Server
 from raspy.servers.alarm import Alarm, AlarmConfig
 from raspy.servers.alarm.message import Notice
 from tests.bus import BASE, Bus, OnThread, eventually, running_bus
-from tests.support_devices import short_directory
+from tests.support_devices import patient, short_directory
 
 WATER = "/device/pi.probe.water/temperature"
 
@@ -59,7 +59,7 @@ class AlarmStage:
         self.gap = 0.3
         self.first = 0.3
         self.steady = 0.3
-        self.missing = 0.5
+        self.missing = 3600.0
         self.sent: dict[str, bytes] = {}
         """What was published last, by key."""
         self.others: list[OnThread[Any]] = []
@@ -99,6 +99,11 @@ class AlarmStage:
         self.runner = runner
         eventually(lambda: runner.call(lambda: alarm.watch.live), "the tree")
         return runner
+
+    def miss(self) -> None:
+        """From now on what is wanted by its name is soon missed; before, it has all the time to come."""
+        self.missing = 0.5
+        self.call(lambda alarm: setattr(alarm.watch, "missing", self.missing))
 
     @property
     def alarm(self) -> Alarm:
@@ -229,7 +234,7 @@ class AlarmStage:
 @contextmanager
 def alarm_stage(clock: BootClock | None = None, **options: Any) -> Iterator[AlarmStage]:
     """An :class:`AlarmStage` for the length of a test."""
-    with running_bus() as bus, short_directory() as directory:
+    with patient("raspy.servers.alarm.verbs"), running_bus() as bus, short_directory() as directory:
         stage = AlarmStage(bus, directory, clock, **options)
         try:
             yield stage

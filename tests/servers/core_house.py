@@ -19,6 +19,7 @@ from raspy.servers.fake import Fake
 from raspy.servers.fake.pins import Pins
 from raspy.servers.titanic import Titanic
 from tests.bus import BASE, Bus, OnThread, eventually, running_bus
+from tests.support_devices import LIMIT, patient
 
 
 class SetClock(BootClock):
@@ -71,6 +72,8 @@ class House:
         self.runner: OnThread[Core] | None = None
         self.others: dict[str, OnThread[Any]] = {}
         self.client = MajorDomoClient(bus.address)
+        # Nothing is asked twice because the machine is busy.
+        self.client.timeout = self.client.act_timeout = int(LIMIT * 1000)
 
     def start(self, titanic: bool = False, **settings: Any) -> House:
         """Start core, and wait until its services are there."""
@@ -169,6 +172,7 @@ class House:
 def house(directory: str) -> Iterator[House]:
     """A broker, and a core that the test starts."""
     with ExitStack() as stack:
+        stack.enter_context(patient())
         made = House(stack.enter_context(running_bus()), directory)
         stack.callback(made.close)
         yield made

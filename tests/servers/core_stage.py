@@ -16,7 +16,7 @@ from raspy.servers.core.settings import CoreConfig
 from raspy.servers.fake import Fake
 from raspy.servers.fake.server import FakeConfig
 from tests.bus import BASE, Bus, OnThread, eventually, running_bus
-from tests.support_devices import short_directory
+from tests.support_devices import patient, short_directory
 
 WATER = "/device/pi.probe.water/temperature"
 
@@ -179,7 +179,7 @@ class CoreStage:
 @contextmanager
 def core_stage(**config: Any) -> Iterator[CoreStage]:
     """A :class:`CoreStage` for the length of a test."""
-    with running_bus() as bus, short_directory() as directory:
+    with patient(), running_bus() as bus, short_directory() as directory:
         stage = CoreStage(bus, directory, **config)
         try:
             yield stage
