@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from raspy.common.config import ConfigError
 from tests.support import need_module, need_program
 from tests.support_devices import broker
+from tests.support_processes import free_block
 from tests.web import hand as hand_module
 from tests.web.hand import COOKIES, PASSWORD, TANK, Events, Hand, reading, until
 from tests.web.stubs import HEATER, Stub, on_thread, put_alarm, put_output
@@ -40,12 +40,13 @@ def browser() -> Iterator[Any]:
 
 
 def on_a_port_to_come_back_to() -> Hand:
-    """A server on a free port that is named, as only then a second one may listen there right after it."""
+    """A server on a free port that is named, as only then a second one may listen there right after it.
+
+    The kernel gives it to nobody else while it is free again.
+    """
     for _ in range(5):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         try:
-            return Hand(port=port)
+            return Hand(port=free_block())
         except ConfigError:
             pass  # somebody else was quicker
     raise AssertionError("no port stays free")
@@ -395,7 +396,8 @@ def test_what_a_form_did_is_not_said_for_ever(handy: Any) -> None:
     page.page.clock.install()
     page.page.get_by_role("button", name="heater: off").click()
     page.wait_text("#said", "heater is in mode off until")
-    assert page.page.url == f"{hand.url}/"
+    # Its script has seen it by then, and looks at the clock.
+    page.page.wait_for_url(f"{hand.url}/")
     page.page.clock.fast_forward(30_000)
     page.page.wait_for_function("document.getElementById('said').textContent === ''")
     assert page.problems == []
@@ -441,6 +443,8 @@ def test_a_foreign_page_cannot_use_a_form(handy: Any) -> None:
 def test_whoever_was_logged_out_meanwhile_logs_in_and_goes_on(handy: Any) -> None:
     hand, page, stub, _ = handy()
     page.wait("[data-link=live]")
+    # The page would find out, too, and perhaps lead to the login before the button is pressed.
+    page.page.route("**/*", lambda route: route.abort() if route.request.resource_type == "fetch" else route.fallback())
     hand.auth.log_out_all()
     page.page.get_by_role("button", name="heater: off").click()
     page.page.wait_for_url("**/login")
@@ -461,6 +465,7 @@ def test_forms_and_alarms_can_be_read(handy: Any, scheme: str, width: int) -> No
         put_alarm(hand, f"a{number}", state=state, severity=severity, label="w" * 100, reason="v" * 200)
     hand.settled()
     page.page.get_by_role("button", name="heater: off").click()
+    page.wait_text("#said", "heater is in mode off")
     page.wait("[data-link=live]")
     page.shot(f"forms-{scheme}-{width}")
     for path in ("", f"/mode/{HEATER}", "/modes"):

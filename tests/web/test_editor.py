@@ -72,7 +72,7 @@ def test_write_check_fix_run(place: Plans, page: Any) -> None:
     page.get_by_label("Code", exact=True).fill("print('one')\nif True:\n    print('two')\n")
     page.get_by_role("button", name="Save").first.click()
     page.get_by_role("button", name="Run").click()
-    assert f"{name} is started" in page.locator("#said").inner_text()
+    page.locator("#said", has_text=f"{name} is started").wait_for()
     if page.scripted:
         page.get_by_text("two").wait_for()
     else:
@@ -191,7 +191,7 @@ def test_a_file_to_import(place: Plans, page: Any) -> None:
         page.get_by_label("The document").fill(document)
     page.get_by_role("button", name="Show what is in it").click()
     page.get_by_role("button", name="Import").click()
-    assert "taken over" in page.locator("#said").inner_text()
+    page.locator("#said", has_text="taken over").wait_for()
     assert place.scenario(name)["code"] == CODE
 
 
@@ -209,6 +209,6 @@ def test_a_job(place: Plans, page: Any) -> None:
     assert page.locator(".times li").count() == 3
     assert not wide(page)
     page.get_by_role("button", name="Save").click()
-    assert f"{name} is saved" in page.locator("#said").inner_text()
+    page.locator("#said", has_text=f"{name} is saved").wait_for()
     assert place.job(name)["settings"]["when"] == "0 8 * * *"
     assert not wide(page)
