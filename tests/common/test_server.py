@@ -165,7 +165,7 @@ def test_a_service_takes_as_many_requests_as_it_has_slots(bus: Bus, tank: OnThre
     for _ in range(4):
         client.request(b"pi.tank.devices", b"slow")
     assert bus.stage.until(lambda: tank.call(lambda: len(tank.executive.later)) == 3)
-    assert bus.statistic("queued") == 1
+    assert bus.stage.until(lambda: bus.statistic("queued") == 1)
     tank.call(lambda: tank.executive.later[1].fail(b"503", "no power"))
     assert client.reply().body == [b'"no power"', b"503"]
     assert bus.stage.until(lambda: tank.call(lambda: len(tank.executive.later)) == 4)

@@ -181,7 +181,8 @@ def test_a_restart_that_was_asked_for_is_no_crash(stage: Stage) -> None:
     assert waits == ["0.2"] * 6, "no back-off grows"
     assert "plain: stopped to be started again" in stage.log
     assert len([what for name, what, _ in stage.entries() if (name, what) == ("output", "safe")]) == 3
-    assert stage.log.count("warning") == 0
+    # But that a turn took long, which one tells that had to wait for the processor.
+    assert not [line for line in stage.log.splitlines() if "warning" in line and "one turn of the loop" not in line]
     assert len(stage.pids("broker")) == 1
     assert stage.end() == 0
 
@@ -199,16 +200,17 @@ def test_backoff_is_forgotten_after_a_settled_life(stage: Stage) -> None:
 def test_the_watchdog_replaces_a_silent_server(stage: Stage, how: str) -> None:
     # One that hangs ends by itself once it is let: on a busy machine its dump takes a while.
     behaviour = {"STAGE_PLAIN": "hang", "TIMES_ABORT": "20"} if how == "hung" else {"TIMES_ABORT": "0.3"}
-    stage.start(TIMES_WATCHDOG="1", **behaviour)
+    # The others have to be quicker than that, on a busy machine too.
+    stage.start(TIMES_WATCHDOG="4", **behaviour)
     stage.wait_ready("broker")
     pid = stage.wait_ready("plain")
     if how == "stopped":
         os.kill(pid, signal.SIGSTOP)
-    stage.wait_log("plain: no sign of life for 1 s")
+    stage.wait_log("plain: no sign of life for 4 s")
     again = stage.wait_ready("plain", 2)
     assert again != pid
     assert not alive(pid)
-    assert ("plain", "starts=2 last_end=no sign of life for 1 s", again) in stage.entries()
+    assert ("plain", "starts=2 last_end=no sign of life for 4 s", again) in stage.entries()
     if how == "hung":
         # A process that can still act on SIGABRT shows where it was.
         stage.wait_log("Fatal Python error: Aborted")
@@ -221,14 +223,14 @@ def test_the_watchdog_replaces_a_silent_server(stage: Stage, how: str) -> None:
 
 def test_one_that_never_gets_ready_is_replaced(stage: Stage) -> None:
     # On a busy machine it takes a while until one says that it was started.
-    stage.start(TIMES_START="2", TIMES_ABORT="0.3", STAGE_PLAIN="never ready", STAGE_BROKER="")
+    stage.start(PLAIN_START="2", PLAIN_ABORT="0.3", STAGE_PLAIN="never ready", STAGE_BROKER="")
     stage.wait_log("plain: not ready after 2 s")
     wait_for("a second start", lambda: len(stage.pids("plain")) > 1)
     assert stage.end() == 0
 
 
 def test_one_that_ignores_sigterm_is_killed(stage: Stage) -> None:
-    stage.start(TIMES_STOP="0.5", STAGE_PLAIN="deaf")
+    stage.start(PLAIN_STOP="0.5", STAGE_PLAIN="deaf")
     stage.wait_ready("plain")
     stage.wait_ready("output")
     assert stage.end() == 0
@@ -324,13 +326,15 @@ def test_outputs_that_cannot_be_made_safe_are_tried_until_they_can_and_nothing_s
     broken = switch_for(stage, "broken")
     os.kill(pid, signal.SIGKILL)
     stage.wait_log(r"output: tried again in 0.8 s")
-    assert history(stage) == ["start", "not safe", "not safe", "not safe"]
+    assert history(stage)[:4] == ["start", "not safe", "not safe", "not safe"]
     assert "output: its outputs could NOT be made safe (exit code 1)" in stage.log
-    assert re.findall(r"output: tried again in ([\d.]+) s", stage.log) == ["0.2", "0.4", "0.8"]
+    assert re.findall(r"output: tried again in ([\d.]+) s", stage.log)[:3] == ["0.2", "0.4", "0.8"]
     assert "the chip does not answer" in stage.log
     broken.unlink()
     stage.wait_ready("output", 2)
-    assert history(stage)[-2:] == ["safe", "start"]
+    # It may have been tried more often than that before there was another answer.
+    tries = history(stage)[1:-2]
+    assert history(stage) == ["start", *["not safe"] * len(tries), "safe", "start"]
     assert stage.end() == 0
 
 
@@ -345,7 +349,9 @@ def test_outputs_of_one_that_was_refused_are_tried_too(stage: Stage) -> None:
     assert "raspy: output: the port is taken" in stage.log
     broken.unlink()
     stage.wait_log(r"output: not restarted \(exit code 2\)")
-    assert history(stage) == ["start", "stop", "not safe", "not safe", "safe"]
+    tries = history(stage)[2:-1]
+    assert len(tries) >= 2
+    assert history(stage) == ["start", "stop", *["not safe"] * len(tries), "safe"]
     assert stage.end() == 0
 
 
@@ -353,9 +359,12 @@ def test_one_that_leaves_is_tried_until_its_outputs_are_safe(stage: Stage) -> No
     broken = switch_for(stage, "broken")
     stage.start()
     stage.wait_ready("output")
+    stage.wait_ready("plain")
     stage.config.write_text("[run]\nservers = ['broker', 'plain']\n")
     stage.send(signal.SIGHUP)
     stage.wait_log("output: tried again in 0.4 s")
+    # Two signals that have not been taken are one.
+    wait_for("the first reload", lambda: stage.pids("plain", "reload"))
     stage.send(signal.SIGHUP)
     wait_for("both reloads", lambda: len(stage.pids("plain", "reload")) == 2)
     broken.unlink()
@@ -477,12 +486,13 @@ def test_the_guardian_is_there_for_outputs_alone_and_ends_with_the_supervisor(st
     stage.wait_ready("output", 2)
     assert guardians(stage) == [pid]
     os.kill(pid, signal.SIGKILL)
+    wait_for("the guardian's end", lambda: not alive(pid))
     os.kill(stage.pids("output")[-1], signal.SIGKILL)
     stage.wait_ready("output", 3)
     assert guardians(stage) not in ([], [pid]), "another one"
     made_safe = history(stage).count("safe")
     assert stage.end() == 0
-    assert guardians(stage) == []
+    wait_for("the guardian's end", lambda: guardians(stage) == [])
     assert history(stage).count("safe") == made_safe + 1, "nothing is done twice"
 
 
@@ -579,6 +589,9 @@ def test_many_reloads_are_one_check_at_a_time_and_one_more(stage: Stage) -> None
     os.kill(stage.pids("plain")[0], signal.SIGKILL)
     stage.wait_ready("plain", 2)
     assert checks_of(stage.process.pid) == 1
+    # One after the other: two signals that the broker has not taken are one.
+    switch_for(stage, "one")
+    wait_for("the first reload", lambda: len(stage.pids("broker", "reload")) == 1)
     hold.unlink()
     wait_for("two reloads", lambda: len(stage.pids("broker", "reload")) == 2)
     assert stage.end() == 0
@@ -592,7 +605,7 @@ def test_a_bug_in_what_is_done_to_one_server_ends_nothing(stage: Stage) -> None:
         stage.wait_ready(name)
     stage.send(signal.SIGHUP)
     wait_for("the reload of the others", lambda: stage.pids("broker", "reload") and stage.pids("output", "reload"))
-    assert "RuntimeError: a bug" in stage.log
+    stage.wait_log("RuntimeError: a bug")
     assert stage.end() == 0
     assert len(stage.pids("plain")) == 1
 
@@ -667,7 +680,8 @@ def test_it_tells_its_own_supervisor(stage: Stage, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(tmp_path / "notify"))
         heard.settimeout(LIMIT_S)
-        stage.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        # The kernel keeps no more than ten datagrams that nobody has read: what it says at its end needs room.
+        stage.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="4000000")
         said = set()
         while not said >= {b"READY=1", b"WATCHDOG=1"}:
             said.add(heard.recv(4096))
