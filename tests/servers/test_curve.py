@@ -192,13 +192,15 @@ def test_those_who_do_not_say_who_they_are_have_a_bound(
     near, far = lan.local(zmq.DEALER, MDP.REQUESTS), lan.connect(zmq.DEALER, MDP.REQUESTS, lan.new("pi2"))
     assert ask(far, b"mmi.version", b"") is not None
     made = half_open(lan, 100)
-    lan.eventually(lambda broker: len(broker.door.callers.all) <= 21, "the others are ended")
+    lan.eventually(lambda broker: broker.door.refused_handshakes >= 80, "the others are ended")
+    lan.eventually(lambda broker: len(broker.door.callers.all) <= 21, "the others are gone")
     assert ask(near, b"mmi.version", b"") is not None
     assert ask(far, b"mmi.version", b"") is not None
     assert lines(caplog, callers.TOO_MANY)
     for each in made:
         each.close()
-    lan.eventually(lambda broker: not broker.door.callers._waits, "all are gone")
+    lan.eventually(lambda broker: broker.door.refused_handshakes >= 100, "all are gone")
+    assert lan.call(lambda broker: broker.door.callers._waits) == 0
     late = lan.connect(zmq.DEALER, MDP.REQUESTS, lan.new("pi3"))
     assert ask(late, b"mmi.version", b"") is not None
     assert lan.statistic("refused_handshakes") == 100
@@ -268,22 +270,24 @@ def test_a_frame_that_no_node_sends_ends_its_connection(lan: Lan) -> None:
 
 def test_connections_that_come_and_go_during_a_long_turn_do_not_block_the_loop(lan: Lan) -> None:
     """libzmq's thread holds a lock while it tells of a connection, which binding takes too."""
-    ended = threading.Event()
+    ended, cut = threading.Event(), threading.Event()
 
-    def blocked(broker: Broker) -> None:
-        assert ended.wait(LIMIT * 3)
-        broker.door._cut()
+    def blocked() -> None:
+        # However long the connections take: on a busy machine nobody may wait for this call meanwhile.
+        ended.wait()
+        lan.broker.door._cut()
+        cut.set()
 
-    waiting = threading.Thread(target=lambda: lan.call(blocked), daemon=True)
-    waiting.start()
-    # More than the monitor's queue would have room for, two messages each.
-    for offset in (MDP.REQUESTS, MDP.SNAPSHOT):
-        for _ in range(1500):
-            with socket.create_connection((lan.lan, BASE + offset)) as stranger:
-                stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
-    ended.set()
-    waiting.join(LIMIT)
-    assert not waiting.is_alive()
+    lan.broker.call_threadsafe(blocked)
+    try:
+        # More than the monitor's queue would have room for, two messages each.
+        for offset in (MDP.REQUESTS, MDP.SNAPSHOT):
+            for _ in range(1500):
+                with socket.create_connection((lan.lan, BASE + offset)) as stranger:
+                    stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
+    finally:
+        ended.set()
+    assert cut.wait(LIMIT)
     lan.eventually(lambda broker: all(each.bound for each in broker.door._endpoints), "it listens again")
     assert ask(lan.connect(zmq.DEALER, MDP.REQUESTS, lan.new("pi2")), b"mmi.version", b"") is not None
 
@@ -425,8 +429,8 @@ def test_a_host_takes_no_more_than_its_share_of_the_tree(monkeypatch: pytest.Mon
         assert counts == [100, 100, 0]
         publisher = lan.connect(zmq.PUSH, MDP.COLLECTOR, keys["pi2"])
         publish(publisher, "/device/pi2.x.0/v", READING[:-1] + b" " * 300_000 + b"}")
-        lan.eventually(lambda broker: broker.proxy.refused, "it is too long")
-        assert b'"stale"' in lan.entries()["/device/pi2.x.0/v"]
+        # What is refused of another host may still come.
+        eventually(lambda: b'"stale"' in lan.entries()["/device/pi2.x.0/v"], "it is too long")
         local = lan.local(zmq.PUSH, MDP.COLLECTOR)
         for number in range(100):
             publish(local, f"/device/pi.x.{number}/v")
@@ -588,6 +592,7 @@ def test_no_request_is_lost_while_a_key_is_changed(lan: Lan) -> None:
                 assert each.recv_multipart()[3:] == [b"%d" % number]
         go_on()
         assert ask(before, b"pi.echo", b"by the old key", limit=SHORT) is None
+        lan.eventually(lambda broker: broker.door.refused_messages >= 1, "it is refused")
         assert lan.statistic("refused_messages") == 1
     finally:
         ended.set()
