@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raspy.common.config import PORTS
+from raspy.common.mdcliapi import MajorDomoClient
 
 TOP = Path(__file__).resolve().parents[1]
 LIMIT_S = 30.0
@@ -72,7 +73,7 @@ class Appliance:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **added: str) -> Appliance:
-        """Start it and wait until all servers are ready."""
+        """Start it and wait until all servers are ready, and the broker knows them."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "raspy", "run", "--config", str(self.config)],
@@ -83,7 +84,17 @@ class Appliance:
             )
         for name in self.servers:
             self.wait_ready(name)
+        if "broker" in self.servers:
+            self._wait_known()
         return self
+
+    def _wait_known(self) -> None:
+        """A server is ready before the broker has heard of it."""
+        with MajorDomoClient(f"ipc://{self.directory}/5514") as client:
+            for name in self.servers:
+                service = f"pi.{name}.mmi".encode()
+                if name != "broker":
+                    wait_for(f"{name} on the bus\n{self.log}", lambda service=service: client.is_ours(service))
 
     @property
     def log(self) -> str:

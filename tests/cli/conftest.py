@@ -16,7 +16,7 @@ def appliance() -> Iterator[Appliance]:
     try:
         made.start()
         wait_for("the aquarium", lambda: len(made.json("get", "/device/") or {}) >= 2)
-        wait_for("the servers' state", lambda: len(made.json("status")) == 2)
+        wait_for("the servers' state", lambda: len(made.json("status") or []) == 2)
         yield made
     finally:
         made.destroy()

@@ -252,6 +252,7 @@ def test_a_scenario_from_its_making_to_its_end(aquarium: Appliance, code: Path) 
     assert re.search(r"^light +off +no ", good(aquarium, "scenario", "list"), re.M)
     assert good(aquarium, "scenario", "run", "light") == "light is started\n"
     wait_for("its output", lambda: "hello world" in good(aquarium, "scenario", "output", "light"))
+    wait_for("its end", lambda: result(aquarium, "scenario", "show", "light")["state"] == "off")
     shown = good(aquarium, "scenario", "show", "light")
     assert shown.startswith("state    off")
     assert 'water = "' in shown

@@ -28,7 +28,9 @@ def kept() -> Iterator[Appliance]:
         for words in (("power", "true", "--for", "10m"), ("power", "false"), ("mode", "on", "--for", "1h")):
             done = made.raspy("exec", "heater", *words)
             assert done.returncode == 0, done.stderr
-        wait_for("all of it", lambda: [each for each in told(made, "heater") if each["body"].get("mode") == "on"])
+        wait_for(
+            "all of it", lambda: any(each["body"].get("mode") == "on" for each in made.json("events", "heater") or [])
+        )
         yield made
     finally:
         made.destroy()

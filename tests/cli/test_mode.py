@@ -33,7 +33,7 @@ def value(appliance: Appliance, device: str, command: str = "mode") -> Any:
 
 
 def mode(appliance: Appliance, *words: str) -> dict[str, dict[str, Any]]:
-    done = appliance.json("mode", *words)
+    done = appliance.json("mode", *words) or {"modes": []}
     return {row["output"]: row for row in done["modes"]}
 
 
