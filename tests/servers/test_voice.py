@@ -7,6 +7,7 @@ import email
 import email.policy
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -132,22 +133,25 @@ def test_a_critical_one_does_not_wait_for_others(tmp_path: Path, http: Http, mon
 
 
 def test_a_storm_is_one_message(tmp_path: Path, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlet, "GATHER", 2.0)
+    monkeypatch.setattr(outlet, "GATHER", 1000.0)
     told = 0
     with calling(tmp_path, {"hook": hook(http, every=60)}) as caller:
         end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        while time.monotonic() < end or told <= 300:
             # About a thousand a second, of ten alarms.
             for _ in range(10):
                 caller.tell(f"a{told % 10}", ("active", "returned")[told // 10 % 2], value=told)
                 told += 1
             caller.server.turn(0.01)
         assert caller.voice.storage.commits < 100
+        # It is over when the test says so, and not after a time in which a busy machine may not have had its turn.
+        caller.tell("last", severity="critical", value=told)
+        told += 1
         caller.until(lambda: quiet(caller) and http.requests)
         (request,) = http.requests
         document = request.json()
         assert sum(alarm["changes"] for alarm in document["alarms"]) == told > 300
-        assert sorted(alarm["value"] for alarm in document["alarms"]) == list(range(told - 10, told))
+        assert sorted(alarm["value"] for alarm in document["alarms"]) == list(range(told - 11, told))
         assert document["more"] == 0
         # The next ones wait for their time.
         caller.tell("late", severity="critical")
@@ -257,14 +261,23 @@ def test_an_hour(tmp_path: Path, http: Http, monkeypatch: pytest.MonkeyPatch) ->
     assert {alarm["name"] for alarm in http.requests[-1].json()["alarms"]} == wanted
 
 
+def give_up(caller: Caller, name: str) -> None:
+    """The time is over for the process that sends. A time that is short enough for a test is over on a busy machine
+    before the process has begun."""
+    process = caller.voice.outlets[name]._errand
+    assert process is not None
+    process._overrun()
+
+
 @pytest.mark.parametrize("how", ["break", "drip"])
-def test_a_repeat_has_the_same_id(tmp_path: Path, http: Http, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(errand, "PATIENCE", 2.0)
+def test_a_repeat_has_the_same_id(tmp_path: Path, http: Http, how: str) -> None:
     http.answers.append(Answer(how=how))
     with calling(tmp_path, {"hook": hook(http)}) as caller:
         caller.tell("one", severity="critical")
         caller.until(lambda: http.requests)
         caller.tell("two", severity="critical")
+        if how == "drip":
+            give_up(caller, "hook")
         caller.until(lambda: quiet(caller))
     first, second, third = http.requests
     assert first.body == second.body
@@ -296,14 +309,16 @@ def test_what_is_told_before_the_file_was_read_is_not_forgotten(
 def test_a_receiver_that_hangs_costs_the_others_nothing(
     tmp_path: Path, http: Http, smtp: Smtp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errand, "PATIENCE", 1.5)
     http.usual = Answer(how="hang")
     with calling(tmp_path, {"hook": hook(http), "post": post(smtp)}) as caller:
         caller.tell("one", severity="critical")
         caller.until(lambda: smtp.mails and http.requests)
         assert caller.channel("hook")["sending"]
-        caller.until(lambda: caller.channel("hook")["tries"])
-        assert "did not end within 1.5 s and was killed" in caller.channel("hook")["last_error"]
+        # And now the next one after a time.
+        monkeypatch.setattr(errand, "PATIENCE", 0.2)
+        give_up(caller, "hook")
+        caller.until(lambda: caller.channel("hook")["tries"] > 1)
+        assert "did not end within 0.2 s and was killed" in caller.channel("hook")["last_error"]
 
 
 def test_who_asks_to_be_left_alone_is(tmp_path: Path, http: Http) -> None:
@@ -505,7 +520,9 @@ def test_tests_do_not_keep_alarms_waiting(tmp_path: Path, http: Http, monkeypatc
         caller.until(lambda: len(http.requests) == 2)
     assert [request.json()["kind"] for request in http.requests] == ["alarms", "test"]
     assert said.count("") == 1
-    assert "a test of this channel was asked for just now: try again in 3600 s" in said
+    # Some seconds less where the delivery took as long.
+    refused = "a test of this channel was asked for just now: try again in (3[56][0-9]{2}) s"
+    assert all(problem == "" or re.fullmatch(refused, problem) for problem in said)
 
 
 # Restarts
@@ -650,7 +667,8 @@ def test_a_file_that_cannot_be_asked(tmp_path: Path, http: Http, monkeypatch: py
     caller = Caller(tmp_path, {"hook": hook(http)})
     caller.tell("leak", severity="critical")
     caller.until(lambda: http.requests)
-    assert "no such thing" in caller.server.conditions["voice slow"]
+    # Asking may take longer than the patience.
+    caller.until(lambda: "no such thing" in caller.server.conditions["voice slow"])
     caller.server.errors = 0
     caller.close()
 
@@ -729,6 +747,8 @@ def test_all_is_well_once_a_day(tmp_path: Path, http: Http) -> None:
     clock, channels = Clock(at(7)), {"hook": hook(http), "mute": hook(http, well=False)}
     with calling(tmp_path, channels, clock, well_at="08:00") as caller:
         caller.voice.ok = lambda: (True, "12 values, 0 alarms")
+        # Else its first day is the next one.
+        caller.until(lambda: caller.voice._day)
         caller.turn(0.3)
         assert not http.requests
         clock.at = at(8)
@@ -760,6 +780,7 @@ def test_a_clock_in_doubt_has_no_day(tmp_path: Path, http: Http) -> None:
 def test_the_first_day_begins_at_its_time(tmp_path: Path, http: Http) -> None:
     clock = Clock(at(15))
     with calling(tmp_path, {"hook": hook(http)}, clock, well_at="08:00") as caller:
+        caller.until(lambda: caller.voice._day)
         caller.turn(0.5)
         assert not http.requests
         clock.at = at(8, 1)

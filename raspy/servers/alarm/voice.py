@@ -282,6 +282,8 @@ class Voice:
         if found is None or error is not None:
             # The storage has told why.
             self._load_error = str(error)
+            if "voice slow" in self.server.conditions:
+                self._tell_slow()
             self.server.call_later(TICK, self.load)
             return
         self._loaded = True
@@ -308,12 +310,15 @@ class Voice:
 
     def _go_on_without(self) -> None:
         if not self._loaded:
-            why = self._load_error or "the disk is slow"
-            self.server.condition("voice slow", f"what still waits to be told is not known yet: {why}")
+            self._tell_slow()
             for outlet in self.outlets.values():
                 # A message in the file is found when the next one is put together.
                 outlet.opened = True
             self._look()
+
+    def _tell_slow(self) -> None:
+        why = self._load_error or "the disk is slow"
+        self.server.condition("voice slow", f"what still waits to be told is not known yet: {why}")
 
     def _recovered(self) -> None:
         """The file is a new one; what is being sent is in memory, so it is kept there again."""
