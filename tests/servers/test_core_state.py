@@ -87,8 +87,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     make_quick(monkeypatch)
     monkeypatch.setattr(state, "RETRY", 0.05)
     monkeypatch.setattr(mirror, "RETRY", 0.05)
-    monkeypatch.setattr(mirror, "TIMEOUT", 0.5)
+    # A store that is there answers, however busy the machine is.
+    monkeypatch.setattr(mirror, "TIMEOUT", LIMIT)
     monkeypatch.setattr(mirror, "VARIABLES", 0.3)
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is away at times, which is soon found out."""
+    monkeypatch.setattr(mirror, "TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -694,6 +701,7 @@ def test_a_new_card_takes_all_from_the_store(ship: Ship, tmp_path: Path) -> None
         assert (memory.state.get(*CODE), memory.state.get(*LEVEL)) == ("a", 5)
 
 
+@pytest.mark.usefixtures("away")
 def test_core_works_without_titanic_and_tells_it_later(ship: Ship, tmp_path: Path) -> None:
     with on_ship(ship, tmp_path) as memory:
         assert put(memory, {CODE: "a"}) is None
@@ -796,6 +804,7 @@ def test_a_restored_variable_beats_one_that_was_not_sent_yet(
         assert memory.state.get(*LEVEL) == 3
 
 
+@pytest.mark.usefixtures("away")
 def test_a_variable_that_the_store_has_lost_or_perhaps_taken_is_sent_again(ship: Ship, tmp_path: Path) -> None:
     ship.start()
     with on_ship(ship, tmp_path) as memory:
