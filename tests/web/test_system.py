@@ -372,7 +372,7 @@ def test_back_up_and_restore(appliance: tuple[Appliance, Owner]) -> None:
     assert "Nothing was changed" in owner.wait("Nothing was changed")
     owner.send_file(backup[:-40] + bytes([backup[-40] ^ 1]) + backup[-39:])
     assert str(made.directory) not in unescape(owner.wait("Nothing was changed"))
-    assert left(made) == [] or all(name.endswith(".said") for name in left(made))
+    wait_for("the file is gone", lambda: all(name.endswith(".said") for name in left(made)))
 
     owner.send_file(backup)
     page = owner.wait("The file is good")
@@ -394,7 +394,7 @@ def test_back_up_and_restore(appliance: tuple[Appliance, Owner]) -> None:
     owner.wait("is done.")
     colour = made.raspy("store", "get", "test", "lamp", "colour")
     assert "green" in colour.stdout, colour.stdout + colour.stderr
-    assert left(made) == []
+    wait_for("the files are gone", lambda: left(made) == [])
 
 
 def test_two_at_once_and_a_page_that_ends_meanwhile(appliance: tuple[Appliance, Owner]) -> None:
