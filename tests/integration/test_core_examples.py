@@ -13,7 +13,8 @@ from tests.bus import eventually
 from tests.conftest import COUNTED
 from tests.servers.core_stage import WATER, CoreStage, core_stage
 
-TANK = {"poll": 0.1, "speed": 200.0, "volume": 20.0, "power": 200.0, "level_rate": 0.0}
+TANK = {"poll": 0.3, "speed": 200.0, "volume": 20.0, "power": 200.0, "level_rate": 0.0}
+"""With a poll of 0.3 s a reading is good for 0.9 s, which a busy machine keeps: one that is stale ends a run."""
 LIMIT = 60.0
 
 
@@ -41,7 +42,8 @@ def water(stage: CoreStage) -> float:
 
 
 def level(stage: CoreStage) -> float:
-    return float(stage.call(lambda core: core.values.read("/device/pi.fake.tank/level").value))
+    # As above; and a core that has just started may not have it yet.
+    return float(eventually(lambda: stage.call(lambda core: core.values.read("/device/pi.fake.tank/level").value)))
 
 
 def told(stage: CoreStage, name: str, text: str) -> dict[str, Any]:
@@ -150,6 +152,8 @@ def test_a_frozen_probe_is_found_though_it_fails_now_and_then(stage: CoreStage) 
         return str(stage.good("scenario", "output", "thermostat")["output"]).count("did not rise")
 
     flicker(stage, "heater", 20.0, WATER, lines)
+    # It may have failed once more in the moment in which it told: then this run counts as well.
+    stage.becomes("thermostat", "running")
     before = runs()
     assert before > 1
     # What is known of it outlives the next errors too, and is told once.
@@ -228,14 +232,13 @@ def test_filling_goes_on_after_a_bad_reading_and_its_limit_holds(stage: CoreStag
 
 
 def test_filling_ends_at_its_level(stage: CoreStage) -> None:
-    # With a poll of 0.3 s a reading is good for 0.9 s, which a busy machine keeps.
-    fake = stage.fake(level=80.0, flow=20.0, **{**TANK, "poll": 0.3})
+    fake = stage.fake(level=80.0, flow=10.0, **TANK)
     entry = {"key": "fake.tank/level", "fire": {"below": 85.0, "hysteresis": 5.0, "for": 0.3}}
     start(stage, "filling", {"level": entry}, until=95.0, poll=0.5)
     eventually(lambda: fake.duties.get("pump", 0.0) == 1, "the pump on")
     assert stage.ended("filling")["how"] == "finished"
     assert fake.duties.get("pump", 0.0) == 0
-    # 5.6 % a second.
+    # 2.8 % a second.
     assert 95 <= level(stage) < 99
     shown = stage.good("scenario", "show", "filling")
     assert (shown["runs"], shown["cause"]["by"]) == (1, "threshold")

@@ -88,8 +88,11 @@ class Bench:
             ("lamp", "level", "90"),
             ("light", "level", "80"),
         ):
-            done = self.appliance.raspy("exec", f"pi.gpio.{name}", command, value, "--for", "60s")
-            assert done.returncode == 0, done.stderr
+            words = ("exec", f"pi.gpio.{name}", command, value, "--for", "60s")
+            # A server that has just started may not be known to the broker yet.
+            wait_for(
+                f"{name} told\n{self.appliance.log}", lambda words=words: self.appliance.raspy(*words).returncode == 0
+            )
         levels = self.levels()
         assert {line: levels[line] for line in AWAY} == AWAY
         assert self.duty() == "8000000"
