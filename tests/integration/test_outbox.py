@@ -62,7 +62,8 @@ class House:
     @property
     def lines(self) -> list[Line]:
         """What the node has published so far: number, time, how many waited then, how many of them on its disk."""
-        text = self.record.read_text().splitlines()
+        # The last line may be half there.
+        text = self.record.read_text().rpartition("\n")[0].splitlines()
         return [(int(n), float(when), int(waits), int(stored)) for n, when, waits, stored in map(str.split, text)]
 
     def process(self, name: str) -> Process:

@@ -200,10 +200,10 @@ def test_the_servers_loop_is_stopped(bench: Bench, record_property: Record) -> N
 
 def test_the_server_is_killed(bench: Bench, record_property: Record) -> None:
     bench.run()
-    holder = bench.holder()
+    holder, fake = bench.holder(), bench.appliance.pid("fake")
     holder.kill()
     killed = time.time()
-    os.kill(bench.appliance.pid("fake"), signal.SIGKILL)
+    os.kill(fake, signal.SIGKILL)
     bench.made_safe()
     took = bench.safe_at() - killed
     record_property(COUNTED, f"safe {took:.3f} s after SIGKILL")
@@ -243,9 +243,10 @@ def test_the_server_and_the_supervisor_are_killed_at_once(bench: Bench) -> None:
 
 def test_the_configuration_is_broken_when_the_server_is_killed(bench: Bench) -> None:
     bench.run()
+    fake = bench.appliance.pid("fake")
     bench.turn_on()
     bench.appliance.config.write_text("[run\n")
-    os.kill(bench.appliance.pid("fake"), signal.SIGKILL)
+    os.kill(fake, signal.SIGKILL)
     bench.made_safe()
     assert bench.pin() == OFF
     assert "is not TOML" in bench.appliance.log
