@@ -139,7 +139,7 @@ def test_watchdog_restarts_what_hangs(installed: Installed) -> None:
         return all(int(rows[unit]["NRestarts"]) > before[unit] for unit in UNITS)
 
     wait_for("all restarted", all_again, WATCHDOG_LIMIT_S)
-    said = pi.sh("journalctl -b -o cat -g 'Watchdog timeout'")
+    said = pi.sh("journalctl --sync; journalctl -b -o cat -g 'Watchdog timeout'")
     assert {unit for unit in UNITS if f"{unit}: Watchdog timeout" in said} == set(UNITS)
     installed.wait_up()
 
