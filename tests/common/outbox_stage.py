@@ -14,11 +14,12 @@ from raspy.common import MDP
 from raspy.common.clock import BootClock
 from raspy.common.devices.value import Value
 from raspy.common.outbox import FILE
+from raspy.common.outbox.loggers import GONE
 from raspy.common.outbox.outbox import Outbox
 from raspy.common.server import Server
 from raspy.servers.broker import Broker
 from raspy.servers.logger import Logger, LoggerConfig
-from tests.bus import OnThread
+from tests.bus import OnThread, eventually
 from tests.support_devices import LIMIT, short_directory
 from tests.support_titanic import ask
 
@@ -77,6 +78,8 @@ class House:
     def start_logger(self, host: str = "pi") -> None:
         settings = LoggerConfig(batch=3600)
         self.logger = OnThread(Logger(host, "logger", self.ip, PORT, self.data, settings, Clock())).wait()
+        # A node that looks before the broker knows of it takes it for one that came later, or finds none.
+        eventually(lambda: self._is_known(host), "the broker knows the logger")
 
     @property
     def follows(self) -> bool:
@@ -85,6 +88,18 @@ class House:
         assert logger is not None
         subscriber = logger.call(lambda: logger.executive.subscriber)
         return subscriber is not None and subscriber.state == "live"
+
+    def _is_known(self, host: str) -> bool:
+        """Whether the broker has the services of a host's logger, and says on the tree that it is there."""
+        broker = self.broker
+        assert broker is not None
+
+        def found() -> bool:
+            entry = broker.executive.proxy.entries.get(f"/server/{host}.logger".encode())
+            there = entry is not None and json.loads(entry.body)["state"] not in GONE
+            return there and f"{host}.logger.log".encode() in broker.executive.services
+
+        return broker.call(found)
 
     def stop_logger(self) -> None:
         if self.logger is not None:

@@ -149,7 +149,9 @@ def unread(code: str, read: bool, before: dict[str, str] | None = None) -> list[
     environment = {**os.environ, "PYTHONPATH": TOP, **(before or {})}
     status = os.fstat(error_write)
     environment["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}" if before else ""
-    program = "from raspy.common import log; import logging, os; " + code + "; os.write(1, b'done')"
+    # A reader may be slow where the machine is busy: it has longer than the two seconds of others.
+    patience = "log.LAST_WORDS = 30.0; " if read else ""
+    program = f"from raspy.common import log; import logging, os; {patience}{code}; os.write(1, b'done')"
     done = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=error_write, env=environment
     )

@@ -501,7 +501,10 @@ def test_a_real_disk_that_hangs(sockets: str, monkeypatch: pytest.MonkeyPatch) -
 # The end
 
 
-def test_what_waits_is_written_before_it_is_closed(tmp_path: Path, sockets: str) -> None:
+def test_what_waits_is_written_before_it_is_closed(
+    tmp_path: Path, sockets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LAST_COMMIT", LIMIT)
     keeper = Keeper(str(tmp_path), sockets)
     for number in range(10):
         keeper.write(f"item {number}")
