@@ -33,6 +33,7 @@ from tests.servers.titanic_stage import (
     hold_the_disk,
     let_go,
     make_quick,
+    pass_time,
     tank_on,
 )
 
@@ -253,7 +254,7 @@ def test_the_reply_to_what_was_closed_meanwhile_is_dropped(ship: Ship) -> None:
     ship.serve(worker)
     assert ship.fetch(second) == [b"200", b"second"]
     assert ship.reply(first)[0][:3] == b"400"
-    assert [ship.statistic(name) for name in ("pending", "in_flight", "done")] == [0, 0, 1]
+    ship.counts(pending=0, in_flight=0, done=1)
 
 
 @pytest.mark.parametrize("answer", [FAILED, NOT_NOW])
@@ -266,7 +267,7 @@ def test_what_was_closed_in_flight_is_not_tried_again(ship: Ship, answer: tuple[
     worker.reply(request, *answer)
     assert ship.serve(worker).body == [b"second"]
     assert ship.fetch(second) == [b"200", b"second"]
-    assert [ship.statistic(name) for name in ("pending", "in_flight", "done", "parked")] == [0, 0, 1, 0]
+    ship.counts(pending=0, in_flight=0, done=1, parked=0)
 
 
 def test_what_was_closed_in_flight_is_not_run_by_a_new_broker(ship: Ship) -> None:
@@ -714,13 +715,12 @@ def test_one_that_was_closed_while_the_disk_was_slow_is_not_begun(ship: Ship) ->
 
 def test_one_whose_lifetime_ended_while_the_disk_was_slow_is_not_begun(ship: Ship) -> None:
     service = unique()
-    uuid = ship.accepted(an_id(1, 1.0), service, b"on")
-    over = ship.call(lambda t: t.clock.now()) + 1.0
+    uuid = ship.accepted(an_id(1, 1000), service, b"on")
     ship.restart()
     hold_the_disk(ship)
     worker = ship.worker(service)
     ship.eventually(lambda t: "mark" in waiting(t))
-    ship.eventually(lambda t: t.clock.now() > over)
+    pass_time(ship, 1001)
     let_go(ship)
     assert ship.fetch(uuid)[0].startswith(b"500 late")
     assert not worker.requests

@@ -113,6 +113,15 @@ class Ship:
         """One of its statistics."""
         return self.call(lambda titanic: titanic.statistics()[f"titanic.{name}"])
 
+    def counts(self, **wanted: int) -> None:
+        """Wait until statistics are as wanted: the file has a reply a moment before the loop has counted it."""
+
+        def found(titanic: Titanic) -> bool:
+            values = titanic.statistics()
+            return all(values[f"titanic.{name}"] == value for name, value in wanted.items())
+
+        self.eventually(found, f"{wanted}")
+
     def request(self, service: bytes, *body: bytes) -> bytes:
         """Have a request accepted; its uuid."""
         return self.accepted(service, *(body or (b"work",)))
@@ -234,6 +243,12 @@ def let_go(ship: Ship) -> None:
         titanic.queue._go()
 
     ship.call(go_on)
+
+
+def pass_time(ship: Ship, seconds: float) -> None:
+    """Have the server's own clock go on at once: a lifetime short enough to wait for is over on a busy machine before
+    anything has begun."""
+    ship.call(lambda t: t.clock.start((t.clock.base or 0.0) + seconds))
 
 
 def given(worker: Worker) -> int:
