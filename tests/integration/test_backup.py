@@ -148,7 +148,8 @@ def everything_writes(house: House) -> Iterator[dict[str, int]]:
     def write(service: str, *words: bytes) -> None:
         with MajorDomoClient(MDP.endpoint(f"ipc://{house.appliance.directory}", 5514)) as client:
             while not end.is_set():
-                reply = client.send(service, [b"set", *words, b"%d" % counts[service]])
+                # What is counted is what is kept, be it that nothing is written any more.
+                reply = client.send(service, [b"set", *words, b"%d" % (counts[service] + 1)])
                 counts[service] += bool(reply) and reply[-1] == MDP.OK
 
     threads = [
@@ -350,7 +351,8 @@ def test_a_word_that_is_lost_and_a_command_that_hangs_leave_nothing_mixed(house:
             if json.loads(line).get("step") == "restart":
                 os.kill(process.pid, signal.SIGSTOP)
                 break
-        os.kill(house.appliance.pid("fake"), signal.SIGKILL)
+        # It may be between its end and its next start.
+        os.kill(wait_for("fake", lambda: house.appliance.pid("fake")), signal.SIGKILL)
         wait_for("all", house.is_settled, 90)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
