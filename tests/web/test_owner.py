@@ -80,7 +80,7 @@ def test_the_first_password_is_set_and_used(browser: Any, look: str) -> None:
         eyes.page.get_by_label("The same again").fill(PASSWORD)
         eyes.page.get_by_role("button", name="Set the password").click()
         eyes.page.wait_for_url(f"{made.url}/")
-        assert eyes.page.locator(f'[data-key="{WATER}"]').count() == 1
+        eyes.page.locator(f'[data-key="{WATER}"]').wait_for()
         eyes.page.get_by_role("button", name="Log out").click()
         eyes.page.wait_for_url(f"{made.url}/login")
         eyes.go("/modes")
@@ -282,7 +282,8 @@ def look_until(eyes: Eyes, wanted: Any) -> None:
     while not wanted.count():
         assert time.monotonic() < end, eyes.main()
         if not eyes.script:
-            eyes.page.reload()
+            # It loads itself anew as well, some seconds later.
+            eyes.go(eyes.page.url.removeprefix(eyes.url))
         eyes.page.wait_for_timeout(100)
 
 
@@ -314,7 +315,7 @@ def test_all_of_it_is_done_by_keys_alone(browser: Any, home: House, owner: Eyes)
     assert eyes.page.evaluate("document.activeElement.className") == "skip"
     eyes.shot("owner-keys-skip")
     keys.press("Enter")
-    assert eyes.page.url.endswith("#main")
+    eyes.page.wait_for_url(re.compile("#main$"))
     keys.press("Tab")
     assert eyes.page.evaluate("document.getElementById('main').contains(document.activeElement)")
     tab_to(eyes, "pump: off")
