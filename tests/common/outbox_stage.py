@@ -66,6 +66,8 @@ class House:
         self.data = os.path.join(directory, "history")
         self.broker: OnThread[Broker] | None = None
         self.logger: OnThread[Logger] | None = None
+        self.last = 0.0
+        """When the last reading was published (monotonic, s)."""
 
     def start_broker(self) -> None:
         self.broker = OnThread(Broker("pi", broker_ip=self.ip, broker_port=PORT)).wait()
@@ -133,6 +135,7 @@ class Node:
     """A server of the host ``shed``, and its outbox."""
 
     def __init__(self, house: House, directory: str, clock: BootClock | None = None, most: int = MOST) -> None:
+        self.house = house
         self.directory = directory
         self.clock = clock or Clock()
         self.server = Server("shed", "onewire", house.ip, PORT)
@@ -154,6 +157,7 @@ class Node:
 
     def publish(self, value: float | None, when: float | None = None, key: str = KEY) -> float:
         """A reading; returns its time."""
+        self.house.last = time.monotonic()
         when = round(self.clock.wall() if when is None else when, 3)
         reading = Value.error("CRC", "°C", 30, when, True) if value is None else Value.ok(value, "°C", 30, when, True)
         self.server.publish(key, reading.encode())
@@ -161,6 +165,9 @@ class Node:
 
     def count(self, first: int, end: int) -> list[float]:
         """One reading of each of these numbers, one ms apart; their times."""
+        # The first of them is not to be older than the last one of before.
+        while time.monotonic() <= self.house.last + (end - first) / 1000:
+            time.sleep(0.001)
         now = self.clock.wall()
         return [self.publish(number, now + (number - end) / 1000) for number in range(first, end)]
 
