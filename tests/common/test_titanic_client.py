@@ -38,6 +38,13 @@ def client(bus: Bus) -> Iterator[TitanicClient]:
         yield client
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is sent again because of its answer alone, not because that took a second on a busy machine."""
+    monkeypatch.setattr(mdcliapi, "FIRST_TRY", LIMIT)
+    monkeypatch.setattr(mdcliapi, "LONGEST_TRY", LIMIT)
+
+
 class Later:
     """A call on a thread, and what became of it."""
 
@@ -87,6 +94,7 @@ class Told(list[tuple[Any, ...]]):
 # ---------------------------------------------------------------- request
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("asked", "sent"),
     [
@@ -123,6 +131,7 @@ def test_a_lifetime_goes_along(titanic: FakeTitanic, client: TitanicClient) -> N
     assert 0 < parsed[1] <= 30
 
 
+@pytest.mark.usefixtures("patient")
 def test_waiting_for_titanic_is_a_part_of_the_lifetime(titanic: FakeTitanic, client: TitanicClient) -> None:
     titanic.before = lambda service, body: [b'"full"', b"503"] if titanic.count(REQUEST) < 4 else None
     client.request(lifetime=30)
@@ -169,6 +178,7 @@ def test_what_is_no_text_is_refused(client: TitanicClient, field: dict[str, Any]
         client.request(**field)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -190,6 +200,7 @@ def test_what_titanic_refuses_is_an_error_with_its_reason(
     assert titanic.count(REQUEST) == 1
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("answer", [[b'"too much waits"', b"503"], [b'"its workers died"', b"500"], [b""], [b"hello"]])
 def test_what_is_not_titanics_answer_is_tried_again(
     titanic: FakeTitanic, client: TitanicClient, answer: Frames
@@ -251,6 +262,7 @@ def test_without_titanic_there_is_an_error_once_the_time_is_over(bus: Bus, clien
         client.request()
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_titanic_of_others_gets_no_id(bus: Bus, client: TitanicClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mdcliapi, "MARKING", 0.1)
     with FakeTitanic(bus, ours=False) as titanic:
