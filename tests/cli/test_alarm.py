@@ -43,7 +43,7 @@ def test_an_alarm_from_its_making_to_its_end(aquarium: Appliance) -> None:
     told = good(aquarium, "alarm", "edit", "hot", "limit=99", "hysteresis=0.5", "delay=5m")
     assert re.search(r"^delay +300", told, re.M)
     assert re.search(r"^label +Too hot$", told, re.M)
-    wait_for("its end", lambda: result(aquarium, "alarm", "list")[0]["state"] == "returned")
+    wait_for("its end", lambda: [each["state"] for each in result(aquarium, "alarm", "list")] == ["returned"])
     assert good(aquarium, "alarm", "disable", "hot").startswith("hot is off\n")
     assert good(aquarium, "alarm", "enable", "hot").startswith("hot is active\n")
     assert re.search(r"hot +active +[\d.]+ °C", good(aquarium, "alarm", "history", "hot", "--since", "1h"))
