@@ -17,8 +17,9 @@ import pytest
 from raspy.common import pool
 from raspy.common.devices.errors import ReadingError
 from raspy.servers.onewire import OneWire, OneWireConfig, bus, reader, sysfs
+from raspy.servers.onewire.probe import Probe
 from raspy.servers.onewire.simulate import GOOD, Tree
-from tests.support_devices import ask, reading, short_directory, started, until
+from tests.support_devices import LIMIT, ask, reading, short_directory, started, until
 
 CONVERSION = 0.1
 WIRE = 0.002
@@ -67,6 +68,21 @@ def good(owner: OneWire, count: int, rounds: int = 1) -> Callable[[], bool]:
     return lambda: len(owner.probes()) == count and all(probe.counts["good"] >= rounds for probe in owner.probes())
 
 
+def patient(owner: OneWire, probes: list[Probe]) -> dict[str, int]:
+    """From here on, calls of these are not given up because the machine is busy; what is refused for the sake of others
+    counts as before. By name: how often that was up to now."""
+    for probe in probes:
+        probe.timeout = LIMIT
+    before = {probe.name: probe.counts["good"] for probe in probes}
+    # One call may have been under way.
+    until(owner, lambda: all(probe.counts["good"] > before[probe.name] + 1 for probe in probes))
+    return timeouts(probes)
+
+
+def timeouts(probes: list[Probe]) -> dict[str, int]:
+    return {probe.name: probe.counts["timeout"] for probe in probes}
+
+
 def counted(tree: Tree) -> tuple[int, int]:
     assert tree.bus is not None
     return tree.bus.bulk_conversions, tree.bus.conversions
@@ -77,7 +93,11 @@ def counted(tree: Tree) -> tuple[int, int]:
 
 @pytest.mark.parametrize("probes", [10, 100])
 @pytest.mark.parametrize("parasite", [False, True])
-def test_all_probes_are_measured_by_one_conversion(tmp_path: Path, probes: int, parasite: bool) -> None:
+def test_all_probes_are_measured_by_one_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probes: int, parasite: bool
+) -> None:
+    # However long it takes to read them all.
+    monkeypatch.setattr(bus, "FRESH", LIMIT)
     with live(tmp_path, probes, parasite=parasite) as tree, serving(tmp_path) as owner:
         until(owner, good(owner, probes))
         assert counted(tree) == (1, 0)
@@ -217,7 +237,8 @@ def test_what_a_bulk_conversion_measured_that_was_given_up_is_passed_over(
         for number in range(2):
             tree.plug(name_of(number), lambda: temperature[0])
         monkeypatch.setattr(sysfs, "_write", late)
-        with serving(tmp_path, timeout=0.5) as owner:
+        # The next try is in a minute: on a busy machine, too, each of them has to answer in that time.
+        with serving(tmp_path, timeout=2.0) as owner:
             until(owner, good(owner, 2))
             assert "it hangs" in owner.probes()[0].how
             free.set()
@@ -267,7 +288,7 @@ def test_a_bulk_conversion_that_hangs_is_given_up_and_holds_up_nobody(tmp_path: 
         until(owner, fallen_back(owner, "no: it hangs: not done in 0.3 s"))
         before = min(probe.counts["good"] for probe in owner.probes())
         until(owner, good(owner, 3, rounds=before + 2))
-        assert owner.pool.hung == 1
+        until(owner, lambda: owner.pool.hung == 1)
         os.close(os.open(file, os.O_RDWR | os.O_NONBLOCK))
 
 
@@ -337,12 +358,13 @@ def test_a_bulk_conversion_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stuck_probe_holds_up_none_of_its_bus(tmp_path: Path) -> None:
     with live(tmp_path, 5) as tree, serving(tmp_path, poll=0.3, timeout=0.6) as owner:
         until(owner, good(owner, 5))
+        others = [probe for probe in owner.probes() if probe.name != name_of(2)]
+        given_up = patient(owner, others)
         tree.hang(name_of(2))
         until(owner, lambda: quality(owner, name_of(2)) == "error")
-        others = [probe for probe in owner.probes() if probe.name != name_of(2)]
         before = min(probe.counts["good"] for probe in others)
         until(owner, lambda: all(probe.counts["good"] >= before + 3 for probe in others))
-        assert all(probe.counts["timeout"] == 0 for probe in others)
+        assert timeouts(others) == given_up
         assert tree.bus is not None
         tree.bus.probes[name_of(2)].stuck = False
         until(owner, lambda: quality(owner, name_of(2)) == "ok")
@@ -353,15 +375,16 @@ def test_a_bus_that_hangs_starves_neither_another_nor_the_search(tmp_path: Path,
     second = live(tmp_path, 4, bulk=bulk, master="w1_bus_master2", first=100)
     with live(tmp_path, 20, bulk=bulk) as first, second as other, serving(tmp_path, poll=0.4, timeout=0.8) as owner:
         until(owner, good(owner, 24))
+        well = [probe for probe in owner.probes() if probe.name >= name_of(100)]
+        given_up = patient(owner, well)
         for number in range(20):
             first.hang(name_of(number))
         until(owner, lambda: all(quality(owner, name_of(number)) == "error" for number in range(20)))
-        well = [owner.devices[name_of(number)] for number in range(100, 104)]
-        before = [probe.details()["counts"]["good"] for probe in well]
+        before = [probe.counts["good"] for probe in well]
         other.plug(name_of(104), 33.0)
         until(owner, lambda: quality(owner, name_of(104)) == "ok")
-        until(owner, lambda: all(p.details()["counts"]["good"] > n + 2 for p, n in zip(well, before, strict=True)))
-        assert all(probe.details()["counts"]["timeout"] == 0 for probe in well)
+        until(owner, lambda: all(p.counts["good"] > n + 2 for p, n in zip(well, before, strict=True)))
+        assert timeouts(well) == given_up
         assert owner.pool.hung < bus.STRANGERS
         until(owner, lambda: not owner.alive())
         assert first.bus is not None
@@ -387,14 +410,15 @@ def test_stuck_probes_cost_the_others_of_their_bus_nothing_however_long(
         until(owner, lambda: len(owner.probes()) == stuck + 5 * masters)
         bad = [probe for probe in owner.probes() if probe.name < name_of(100)]
         others = [probe for probe in owner.probes() if probe not in bad]
+        given_up = patient(owner, others)
         # Long enough for each of them to be tried as often as it ever is.
         until(owner, lambda: all(probe.counts["timeout"] >= 40 for probe in bad))
         # Calls that were under way when there were enough of them may hang too.
         assert stuck <= owner.pool.hung <= max(stuck, bus.SUSPECTS) + bus.SLOTS
         before = {probe.name: probe.counts["good"] for probe in others}
         until(owner, lambda: all(probe.counts["good"] > before[probe.name] + 2 for probe in others))
-        assert all(probe.counts["timeout"] == 0 for probe in others)
-        assert owner.alive()
+        assert timeouts(others) == given_up
+        until(owner, owner.alive)
 
 
 def test_calls_of_probes_that_vanished_count_and_a_probe_that_is_known_is_read_on(tmp_path: Path) -> None:
@@ -409,6 +433,9 @@ def test_calls_of_probes_that_vanished_count_and_a_probe_that_is_known_is_read_o
 
     with serving(tmp_path / "w1", poll=0.1, timeout=0.1) as owner:
         until(owner, good(owner, 1))
+        known = owner.probe(name_of(0))
+        assert known is not None
+        given_up = patient(owner, [known])
         for number in range(1, bus.STRANGERS + 5):
             name = name_of(number)
             tree.add(name, TEXT)
@@ -416,17 +443,15 @@ def test_calls_of_probes_that_vanished_count_and_a_probe_that_is_known_is_read_o
             until(owner, lambda name=name: quality(owner, name) == "error")  # type: ignore[misc]
             vanish(name)
             until(owner, lambda name=name: name not in owner.devices)  # type: ignore[misc]
-        assert owner.pool.hung == bus.STRANGERS
+        until(owner, lambda: owner.pool.hung == bus.STRANGERS)
         tree.add(name_of(99), TEXT)
         until(owner, lambda: quality(owner, name_of(99)) == "error")
         found = reading(owner, name_of(99), "temperature")
         assert found is not None
         assert found.reason == f"not tried: {bus.STRANGERS} calls hang, and none has come back"
-        known = owner.probe(name_of(0))
-        assert known is not None
         before = known.counts["good"]
         until(owner, lambda: known.counts["good"] > before + 2)
-        assert known.counts["timeout"] == 0
+        assert timeouts([known]) == given_up
         for path in kept:
             os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
         until(owner, lambda: quality(owner, name_of(99)) == "ok" and owner.pool.hung == 0)
@@ -445,7 +470,7 @@ def test_a_probe_that_hung_is_tried_anew_when_it_was_plugged_out_and_in(tmp_path
         until(owner, lambda: probe.gone)
         tree.add(name_of(0), TEXT)
         until(owner, lambda: quality(owner, name_of(0)) == "ok")
-        assert owner.pool.hung == 4
+        until(owner, lambda: owner.pool.hung == 4)
         os.close(os.open(tmp_path / "kept", os.O_RDWR | os.O_NONBLOCK))
 
 
