@@ -19,6 +19,7 @@ from raspy.common.backup import copying, desk, exchange
 from raspy.common.backup.copying import Cancelled, Job, Listed, save, take
 from raspy.common.backup.parts import NAME, BackupError, Part, part_of
 from raspy.common.database import Database
+from tests.bus import eventually
 from tests.support_disks import small_disk
 
 SCHEMAS = (("CREATE TABLE entry (number INTEGER PRIMARY KEY, twin INTEGER, text TEXT)",), ("CREATE TABLE more (a)",))
@@ -116,12 +117,22 @@ def test_what_is_saved_is_taken(place: Path) -> None:
     assert modes == {"core.db": 0o640, "secrets/mail": 0o600}
 
 
-def test_a_copy_under_constant_writing_ends_and_is_of_one_moment(place: Path) -> None:
+def test_a_copy_under_constant_writing_ends_and_is_of_one_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = fill(place, 5000)
     with writing(database) as count:
-        before = count()
+        begun: list[int] = []
+        look = Job.look
+
+        def look_on(job: Job) -> None:
+            """Once a piece is copied, wait until something is written, however slow the disk is."""
+            look(job)
+            if job.done:
+                begun.append(count())
+                eventually(lambda: count() > begun[0] + 2, "somebody writes meanwhile")
+
+        monkeypatch.setattr(Job, "look", look_on)
         job = saved(place)
-        assert count() > before + 2, "nobody wrote meanwhile"
+        assert begun
     database.close()
     found = rows(place / "exchange" / "0")
     assert found[:5000] == [(i, i) for i in range(1, 5001)]
