@@ -152,7 +152,7 @@ def break_child() -> None:
 
 
 def times(prefix: str) -> dict[str, Any]:
-    """What the environment says that is called so, and how long things may take."""
+    """How long things may take: what the variables of the environment say that begin with a prefix."""
     found = {key.removeprefix(prefix): value for key, value in os.environ.items() if key.startswith(prefix)}
     return {name.lower(): float(value) for name, value in found.items()}
 
