@@ -135,6 +135,7 @@ def test_no_process_outlives_the_harness(how: str) -> None:
         starts = {pid: started_at(pid) for pid in below}
         harness.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         assert harness.wait(30) == (130 if how == "Ctrl-C" else -signal.SIGKILL)
+        deadline = time.monotonic() + 30
         while (left := alive(starts)) and how == "killed" and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not left
