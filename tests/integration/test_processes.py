@@ -61,11 +61,10 @@ def test_a_killed_server_is_back_and_nothing_else_restarts(appliance: Appliance,
     assert {n: p for n, p in now.items() if n != name} == {n: p for n, p in at_first.items() if n != name}
     assert appliance.restarts() == {**dict.fromkeys(appliance.servers, 0), name: 1}
     if name != "broker":
-        wait_for("the tree to tell of it", lambda: appliance.server(name).get("restarts") == 1)
-        row = appliance.server(name)
+        row = wait_for("the tree to tell of it", lambda: (r := appliance.server(name)).get("restarts") == 1 and r)
         assert row["pid"] == now[name]
         assert row["last_down"]["reason"]
-        assert f"/event/server/pi.{name}" in appliance.json("get", "/event/")
+        wait_for("its event", lambda: f"/event/server/pi.{name}" in (appliance.json("get", "/event/") or {}))
     wait_for("all well again", lambda: appliance.raspy("status").returncode == 0)
 
 
