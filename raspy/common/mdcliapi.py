@@ -15,8 +15,8 @@ from raspy.common import MDP
 from raspy.common.curve import context
 
 READING_VERBS = frozenset(
-    b"all backup_status channels check definitions events examples export form form_kinds form_new get history info keys labels list "
-    b"list_keys log next output query rows show status template version".split()
+    b"all backup_status channels check definitions events examples export form form_kinds form_new get history info "
+    b"keys labels list list_keys log next output query rows show status template version".split()
 )
 """First frames of requests to our servers that change nothing, and so may be sent again."""
 
