@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from raspy.common import storage
 from raspy.common.clock import BootClock
 from raspy.servers.logger import Logger, LoggerConfig
+from raspy.servers.logger import logger as logger_module
 from raspy.servers.logger.rows import OK, QUALITIES
 from tests.support_devices import LIMIT, short_directory
 
@@ -72,7 +75,9 @@ class Book:
             LoggerConfig(**self.settings),
             self.clock,
         )
-        self.logger.start()
+        # However slow the disk of a busy machine is, what was told before is known when more is told.
+        with mock.patch.object(logger_module, "PATIENCE", LIMIT):
+            self.logger.start()
         self.until(lambda: self.logger.subscriber)
         return self.logger
 
@@ -142,7 +147,8 @@ class Book:
 
     def stop(self) -> None:
         """End it as it should be; nothing unexpected may have happened."""
-        self.logger.stop()
+        with mock.patch.object(storage, "LAST_COMMIT", LIMIT):
+            self.logger.stop()
         self.logger.destroy()
         assert self.logger.errors == 0, self.logger.last_error
 
