@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
-import sdnotify
+from raspy.common import plainsocket
+from raspy.common.lent import Lent, lent
+
+with lent(Lent("socket", **{name: getattr(plainsocket, name) for name in ("AF_UNIX", "SOCK_DGRAM", "socket")})):
+    import sdnotify
 
 USEC_DIGITS = 20
 """As many as the greatest 64-bit number has, of which systemd's are."""
