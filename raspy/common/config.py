@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
 import sys
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from raspy.common import plainsocket as socket
 from raspy.common.MDP import GenericError
 
 ID = re.compile(r"[a-z0-9_-]{1,63}")

@@ -8,8 +8,8 @@ import select
 import sys
 import threading
 import time
-from _queue import SimpleQueue
 from collections import deque
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import threading
 import time
-from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 
 import zmq
@@ -247,7 +247,7 @@ class MajorDomoWorker:
         self.service = service.encode() if isinstance(service, str) else service
         self.status = True
         """False once the worker is shut down."""
-        self._requests: SimpleQueue[tuple[list[bytes], Reply] | None] = SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[list[bytes], Reply] | None] = queue.SimpleQueue()
         self._answer: Reply | None = None
         self._loop = Executive(service="worker")
         self.ctx = self._loop.ctx
@@ -298,7 +298,7 @@ class MajorDomoWorker:
         while self.status:
             try:
                 item = self._requests.get(timeout=self.timeout / 1000)
-            except Empty:
+            except queue.Empty:
                 continue
             if item is not None:
                 self._answer = item[1]

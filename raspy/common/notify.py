@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 
-from raspy.common import plainsocket
-from raspy.common.lent import Lent, lent
-
-with lent(Lent("socket", **{name: getattr(plainsocket, name) for name in ("AF_UNIX", "SOCK_DGRAM", "socket")})):
-    import sdnotify
+import sdnotify
 
 USEC_DIGITS = 20
 """As many as the greatest 64-bit number has, of which systemd's are."""

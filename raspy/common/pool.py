@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from _queue import SimpleQueue  # queue has it from there, and three classes besides that nobody uses: 60 kB
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -72,7 +72,7 @@ class Pool:
         self._size = size
         self._hung_limit = hung_limit
         self._backlog = backlog
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._results: deque[tuple[Job, Any, BaseException | None, bool]] = deque()
         self._running: list[Job] = []
         self._threads = 0

@@ -27,7 +27,8 @@ USAGE = "use: raspy {} NAME [--config FILE] [--json]; the servers are " + ", ".j
 
 
 def light_zmq() -> None:
-    """Import pyzmq, then let go of what it needs while it is imported.
+    """Import pyzmq, then let go of what it needs while it is imported; and socket without selectors, which it has for
+    sending files.
 
     On Python 3.13 it takes a few constants from inspect, which brings along the parser of Python's own syntax:
     0.5 MB for each process. And it imports pickle, random, platform and json for functions that nobody calls here: as
@@ -41,6 +42,8 @@ def light_zmq() -> None:
         Lent("json"),
     ):
         import zmq  # noqa: F401
+    with lent(Lent("selectors")):
+        import socket  # noqa: F401
 
     for name in ("inspect", "ast", "dis", "opcode", "tokenize", "token"):
         if name not in before:
@@ -106,9 +109,7 @@ def load_class(name: str) -> Any:
         raise ConfigError(f"there is no server {name!r}; known are {', '.join(SERVERS)}")
     module, _, attribute = entry.place.partition(":")
     try:
-        # Which socket has for sending files.
-        with lent(Lent("selectors")):
-            return getattr(__import__(module, fromlist=[attribute]), attribute)
+        return getattr(__import__(module, fromlist=[attribute]), attribute)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"server {name} needs the Python module {error.name}, which is not installed: "

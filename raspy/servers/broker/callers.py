@@ -7,13 +7,13 @@ until the last one has come. So its monitors are listened to, and what is too mu
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections.abc import Callable
 from time import monotonic
 
 import zmq
 
-from raspy.common import plainsocket as socket
 from raspy.common.curve import HANDSHAKE
 from raspy.common.executive import Socket
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import Annotated, ClassVar
 
 import zmq
 from msgspec import Meta
 
 from raspy.common import MDP
-from raspy.common import plainsocket as socket
 from raspy.common.config import BusConfig, ConfigError, Section, is_local, shown
 
 MESSAGE_LIMIT = 16 << 20
