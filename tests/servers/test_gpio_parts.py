@@ -6,9 +6,11 @@ import builtins
 import json
 import math
 import os
+import resource
 import sys
 import types
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raspy.servers.gpio import kernel, pwm
+from raspy.servers.gpio import kernel, mockchips, pwm
 from raspy.servers.gpio.chips import Busy, ChipInfo, Chips, LineError, Output, UnknownLine
 from raspy.servers.gpio.drivers import SoftPwm, Wiring
 from raspy.servers.gpio.kernel import KernelChips
 from raspy.servers.gpio.mockchips import MockChips
 from raspy.servers.gpio.notes import DamagedNotes, load
+from tests.support_processes import wait_for
 
 HEADER = tuple(f"GPIO{number}" for number in range(28))
 OLD_NAMES = ("ID_SDA", "ID_SCL", "SDA1", "SCL1", "GPIO_GCLK", *HEADER[5:])
@@ -485,3 +488,21 @@ def test_notes_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(DamagedNotes, match="cannot be read: Is a directory"):
         load(str(tmp_path))
     assert load(str(tmp_path / "none")) is None
+
+
+def test_a_contact_is_debounced_with_many_descriptors() -> None:
+    """select() takes none from 1024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        fifo, writer = os.pipe2(os.O_CLOEXEC)
+        for descriptor in (fifo, writer):
+            stack.callback(os.close, descriptor)
+        debounced = mockchips._Debounced(fifo, 0.01, False)
+        stack.callback(debounced.close)
+        assert debounced.fileno >= 1024
+        os.write(writer, mockchips.RECORD.pack(0, 0, True))
+        assert wait_for("the edge", debounced.records)[-1][2]

@@ -330,8 +330,12 @@ class _Debounced:
 
     def _run(self) -> None:
         level = self.level
+        # Not select(), which takes no descriptor from 1024 on.
+        poller = select.poll()
+        for descriptor in (self._fifo, self._end):
+            poller.register(descriptor, select.POLLIN)
         while True:
-            ready, _, _ = select.select([self._fifo, self._end], [], [], self._period if level != self.level else None)
+            ready = [each for each, _ in poller.poll(1000 * self._period if level != self.level else None)]
             if self._end in ready:
                 return
             if ready:
