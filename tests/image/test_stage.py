@@ -167,6 +167,9 @@ def as_pi_gen_leaves_it(root: Path) -> None:
         path = root / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    # pi-gen's stage2/01-sys-tweaks/01-run.sh removes them.
+    for path in (root / "etc/ssh").glob("ssh_host_*_key*"):
+        path.unlink()
     subprocess.run(["chroot", root, "useradd", "--create-home", "pigen"], check=True)
     subprocess.run(["chroot", root, "usermod", "-p", PASSWORD, "-aG", "sudo", "pigen"], check=True)
 
