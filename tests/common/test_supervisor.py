@@ -32,6 +32,11 @@ def wait_for(what: str, found: Callable[[], object], limit: float = LIMIT_S) -> 
         time.sleep(0.01)
 
 
+def thread_stats(pid: int) -> list[str]:
+    """What proc_pid_stat(5) has of each thread, from its state on."""
+    return [path.read_text().rpartition(")")[2] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there and no zombie (which nobody may be left to wait for)."""
     try:
@@ -634,7 +639,8 @@ def test_a_stopped_child_ends_with_a_killed_supervisor(stage: Stage) -> None:
     stage.wait_ready("output")
     pid = stage.wait_ready("plain")
     os.kill(pid, signal.SIGSTOP)
-    wait_for("its stop", lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    # Of all its threads: before that the kernel knows of nothing stopped that it has to wake as an orphan.
+    wait_for("its stop", lambda: {stat.split()[0] for stat in thread_stats(pid)} == {"T"})
     stage.end(signal.SIGKILL)
     wait_for("the end of the stopped child", lambda: not alive(pid))
     assert pid in stage.pids("plain", "stop"), "in good order"
