@@ -135,3 +135,20 @@ def test_an_answer_that_is_no_json_stays_open() -> None:
 def test_a_frame_in_a_message_is_short_and_printable(frame: bytes, text: str) -> None:
     assert shown(frame) == text
     assert shown(frame).isprintable()
+
+
+def test_verbs_of_another_list_are_included_once() -> None:
+    ours, theirs, others = Verbs("ours"), Verbs("theirs"), Verbs("others")
+    for verbs in (theirs, others):
+
+        @verbs.verb()
+        def look(server: Any) -> str:
+            """It."""
+            return "seen"
+
+    ours.include(theirs)
+    ours.include(theirs)
+    assert [verb.name for verb in ours] == ["look"]
+    assert ours.find([b"look"]).call(None, []) == "seen"
+    with pytest.raises(ValueError, match="verb look is registered twice in ours"):
+        ours.include(others)
