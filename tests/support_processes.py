@@ -74,6 +74,12 @@ class Appliance:
 
     def start(self, **added: str) -> Appliance:
         """Start it and wait until all servers are ready, and the broker knows them."""
+        self.launch(**added)
+        self.wait_all()
+        return self
+
+    def launch(self, **added: str) -> subprocess.Popen[bytes]:
+        """Start it."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "raspy", "run", "--config", str(self.config)],
@@ -82,11 +88,14 @@ class Appliance:
                 stderr=log,
                 env=environment(XDG_STATE_HOME=str(self.directory), **added),
             )
+        return self.process
+
+    def wait_all(self) -> None:
+        """Wait until all servers are ready, and the broker knows them."""
         for name in self.servers:
             self.wait_ready(name)
         if "broker" in self.servers:
             self._wait_known()
-        return self
 
     def _wait_known(self) -> None:
         """A server is ready before the broker has heard of it."""

@@ -81,7 +81,7 @@ class Executive:
         self.broker_ip = broker_ip
         self.broker_port = broker_port
         self.ctx: zmq.Context[Socket] = context()
-        self.notifier = Notifier()
+        self.notifier = Notifier(self.call_later)
         self.pool = Pool(self._wake, self.guard)
         self.errors = 0
         """Exceptions that escaped a handler since the start; each is in the log."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import sdnotify
 
+AGAIN = 0.2
+"""Seconds until what the supervisor had no room for is sent again."""
 USEC_DIGITS = 20
 """As many as the greatest 64-bit number has, of which systemd's are."""
 
@@ -13,15 +17,25 @@ USEC_DIGITS = 20
 class Notifier:
     """The sender of sd_notify datagrams; without ``$NOTIFY_SOCKET`` it does nothing.
 
+    It never waits. A supervisor that has not read for a while has no room for more (ten datagrams, unless
+    net.unix.max_dgram_qlen says otherwise); then the last message of each kind is kept and sent again: a lost READY
+    would have a good server killed for not having started.
+
+    :param later: ``call_later`` of the loop of this process; None: it is sent again with the next message only
+
     ``watchdog`` is the time, in seconds, within which the supervisor wants a sign of life; 0 when it wants none
     (``$WATCHDOG_USEC`` and ``$WATCHDOG_PID``, sd_watchdog_enabled(3)).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, later: Callable[[float, Callable[[], None]], Any] | None = None) -> None:
         self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
         if self._notifier is not None and self._notifier.socket is not None:
-            # A supervisor that does not read must not stop the loop; sdnotify ignores what cannot be sent.
             self._notifier.socket.setblocking(False)
+            self._notifier.debug = True  # has notify() raise what went wrong
+        self._later = later
+        self._waiting = False
+        self._unsent: dict[str, str] = {}
+        """What is to be sent, the oldest first, by its first field."""
         self._status = ""
         usec = os.environ.get("WATCHDOG_USEC", "")
         pid = os.environ.get("WATCHDOG_PID", "")
@@ -58,5 +72,24 @@ class Notifier:
         self._notifier = None
 
     def _send(self, state: str) -> None:
-        if self._notifier is not None:
-            self._notifier.notify(state)
+        field = state.partition("=")[0]
+        self._unsent.pop(field, None)
+        self._unsent[field] = state
+        if not self._waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._waiting = False
+        while self._unsent and self._notifier is not None and self._notifier.socket is not None:
+            field, state = next(iter(self._unsent.items()))
+            try:
+                self._notifier.notify(state)
+            except BlockingIOError:
+                if self._later is not None:
+                    self._waiting = True
+                    self._later(AGAIN, self._flush)
+                return
+            except OSError:
+                pass  # nobody is there to be told
+            del self._unsent[field]
+        self._unsent.clear()

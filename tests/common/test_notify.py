@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from raspy.common.executive import Executive
 from raspy.common.notify import Notifier
 
 
@@ -23,6 +26,19 @@ def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
         for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
             monkeypatch.delenv(name, raising=False)
         yield made
+
+
+def fill(receiver: socket.socket) -> int:
+    """Send it as much as there is room for, from elsewhere; how many."""
+    filled = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.connect(receiver.getsockname())
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while filled < 100_000:
+                filled += other.send(b"x")
+    assert 0 < filled < 100_000
+    return filled
 
 
 def test_each_message_arrives(receiver: socket.socket) -> None:
@@ -102,6 +118,50 @@ def test_a_supervisor_that_does_not_read_blocks_nobody(receiver: socket.socket) 
         notifier.alive()
     assert receiver.recv(200) == b"WATCHDOG=1"
     notifier.close()
+
+
+def test_what_the_supervisor_had_no_room_for_is_sent_again(receiver: socket.socket) -> None:
+    # A READY that is lost has a good server killed for not having started.
+    filled = fill(receiver)
+    later: list[Callable[[], None]] = []
+    notifier = Notifier(lambda delay, function: later.append(function))
+    notifier.status("starting")
+    notifier.ready()
+    notifier.alive()
+    notifier.reloading(1234)
+    notifier.status("ok")
+    notifier.ready()
+    assert len(later) == 1
+    later.pop()()
+    assert len(later) == 1, "there is no room yet"
+    assert {receiver.recv(200) for _ in range(filled)} == {b"x"}
+    later.pop()()
+    assert [receiver.recv(200) for _ in range(4)] == [
+        b"WATCHDOG=1",
+        b"RELOADING=1\nMONOTONIC_USEC=1234",
+        b"STATUS=ok",
+        b"READY=1",
+    ]
+    notifier.stopping()
+    assert receiver.recv(200) == b"STOPPING=1"
+    assert not later
+    notifier.close()
+
+
+def test_a_loop_that_found_the_supervisor_busy_is_ready_all_the_same(receiver: socket.socket) -> None:
+    filled = fill(receiver)
+    executive = Executive()
+    serves = threading.Event()
+    executive.call_later(0, serves.set)
+    thread = threading.Thread(target=executive.run)
+    thread.start()
+    try:
+        assert serves.wait(10)
+        assert {receiver.recv(200) for _ in range(filled)} == {b"x"}
+        assert receiver.recv(200) == b"READY=1"
+    finally:
+        executive.shutdown()
+        thread.join()
 
 
 def test_a_supervisor_that_is_gone_is_no_error(receiver: socket.socket) -> None:

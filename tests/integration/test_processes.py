@@ -68,6 +68,23 @@ def test_a_killed_server_is_back_and_nothing_else_restarts(appliance: Appliance,
     wait_for("all well again", lambda: appliance.raspy("status").returncode == 0)
 
 
+def test_a_supervisor_that_stood_still_meanwhile_hears_of_every_start() -> None:
+    # Its socket has room for ten datagrams: a busy machine lost the READY of good servers, killed 90 s later for it.
+    appliance = Appliance(["broker", "titanic", "fake", "logger", "core", "alarm"])
+    others = [name for name in appliance.servers if name != "broker"]
+    try:
+        supervisor = appliance.launch()
+        wait_for("their processes", lambda: all(pids(appliance).values()))
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        try:
+            wait_for("all on the bus", lambda: all(f"pi.{name} is up" in appliance.log for name in others))
+        finally:
+            os.kill(supervisor.pid, signal.SIGCONT)
+        appliance.wait_all()
+    finally:
+        appliance.destroy()
+
+
 @pytest.mark.slow
 def test_a_stopped_server_is_replaced_by_the_watchdog(appliance: Appliance) -> None:
     before = wait_for("a level", lambda: level(appliance))
