@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import socket
 import sys
 import threading
 import time
@@ -13,8 +14,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import msgspec
-
-from raspy.common.lent import Lent, lent
 
 _ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 _ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -32,6 +31,10 @@ WAITING_RECORDS = 500
 """Records that wait for whoever reads the log, at most."""
 WAITING_TEXT = 131072
 """Characters of their text, at most, unless one alone has more."""
+JOURNAL = "/run/systemd/journal/socket"
+"""Where journald takes records with fields."""
+JOURNAL_TEXT = 40_000
+"""Characters of a record in the journal; a datagram has room for 200 KB, and a character up to four bytes."""
 KEPT_RECORDS, KEPT_TEXT = 200, 300
 """Records that a process keeps of its own, and characters of each."""
 LAST_WORDS = 2.0
@@ -47,7 +50,7 @@ class Formatter(logging.Formatter):
     """``12:03:04 onewire  warning  text``; the lines of a traceback are indented below it.
 
     :param name: the server that logs
-    :param form: "line" as above; "message": text and traceback alone, for the journal's own handler, where the
+    :param form: "line" as above; "message": text and traceback alone, for :class:`JournalHandler`, where the
         rest is fields; "prefix": each line behind ``<priority>``, as journald reads it from a pipe
     """
 
@@ -177,6 +180,53 @@ class DescriptorHandler(logging.Handler):
             pass  # a closed pipe, a terminal that is gone, a full disk
 
 
+class JournalHandler(logging.Handler):
+    """Sends records to journald with fields of their own, waiting for as long as it takes none.
+
+    As https://systemd.io/JOURNAL_NATIVE_PROTOCOL has it: a datagram a record. (systemd-python does the same, for 0.3 MB
+    in each process.)
+
+    :param fields: what all records have
+    """
+
+    def __init__(self, **fields: str) -> None:
+        super().__init__()
+        self._fields = fields
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send it, or forget it when no journald is there. A long text becomes several records."""
+        fields = {
+            **self._fields,
+            "PRIORITY": str(priority(record.levelno)),
+            "LOGGER": record.name,
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": str(record.lineno),
+            "CODE_FUNC": record.funcName or "",
+        }
+        head = b"".join(journal_field(name, value) for name, value in fields.items())
+        text = self.format(record)
+        try:
+            for start in range(0, len(text) or 1, JOURNAL_TEXT):
+                message = journal_field("MESSAGE", text[start : start + JOURNAL_TEXT])
+                self._socket.sendto(head + message, JOURNAL)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+        super().close()
+
+
+def journal_field(name: str, value: str) -> bytes:
+    """A field as journald takes it; one of several lines has its length before it (64 bits, little-endian)."""
+    data = value.encode("utf-8", "backslashreplace")
+    if b"\n" in data:
+        return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+    return name.encode() + b"=" + data + b"\n"
+
+
 class QueueHandler(logging.Handler):
     """Formats records, and has another handler write them on a thread, so that nobody has to wait for it.
 
@@ -258,27 +308,6 @@ def under_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def journal_handler(name: str, hostname: str) -> logging.Handler | None:
-    """systemd-python's handler, which adds PRIORITY, CODE_FILE, CODE_LINE, CODE_FUNC; or None.
-
-    :param name: for the field RASPY_SERVER, and SYSLOG_IDENTIFIER
-    :param hostname: for the field RASPY_HOST
-    """
-    try:
-        # It takes the class for what it reads of a journal, and for names of messages: nobody asks for them here.
-        with lent(Lent("uuid", UUID=type("Unused", (), {"__init__": lambda self, *_, **__: None}))):
-            from systemd.journal import JournalHandler
-    except ImportError:
-        return None
-    fields: dict[str, Any] = {
-        "SYSLOG_IDENTIFIER": f"raspy-{name}",
-        "RASPY_SERVER": name,
-        "RASPY_HOST": hostname,
-    }
-    handler: logging.Handler = JournalHandler(**fields)
-    return handler
-
-
 def setup(name: str, level: str = "info", hostname: str = "", json: bool = False) -> None:
     """Send what is logged, and every exception that nobody caught, to where this process is read.
 
@@ -289,13 +318,13 @@ def setup(name: str, level: str = "info", hostname: str = "", json: bool = False
     :param hostname: this host's name on the bus
     :param json: write JSON objects to stderr instead of what suits the place
     """
-    target = journal_handler(name, hostname) if under_journal() and not json else None
-    form = "message"
-    if target is None:
-        target = DescriptorHandler(2)
-        # What no line of ours shows need not be looked up for each record.
-        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-        form = "prefix" if under_journal() else "line"
+    # What no line of ours shows need not be looked up for each record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    target: logging.Handler = DescriptorHandler(2)
+    form = "prefix" if under_journal() else "line"
+    if form == "prefix" and not json and os.path.exists(JOURNAL):
+        target = JournalHandler(SYSLOG_IDENTIFIER=f"raspy-{name}", RASPY_SERVER=name, RASPY_HOST=hostname)
+        form = "message"
     handler = QueueHandler(target)
     handler.setFormatter(JsonFormatter(name) if json else Formatter(name, form))
     handler.addFilter(RateLimit())

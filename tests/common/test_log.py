@@ -7,8 +7,11 @@ import logging
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,8 +75,8 @@ def test_json_lines_have_fields() -> None:
     assert json.loads(line)["trace"][-1] == "ZeroDivisionError: division by zero"
 
 
-def test_priorities_for_journald_without_systemd_python() -> None:
-    code = "import sys; sys.modules['systemd.journal'] = None; log.setup('x', 'debug'); "
+def test_priorities_where_journald_takes_no_fields() -> None:
+    code = "log.JOURNAL = '/nowhere'; log.setup('x', 'debug'); "
     lines = logged(
         code + "[logging.log(n, 'at\\n %d', n) for n in (10, 20, 30, 40, 50)]; "
         "exec('try: 1/0\\nexcept Exception: logging.exception(\"no\")')",
@@ -88,26 +91,81 @@ def test_a_stream_that_is_not_the_journals_is_read_by_humans() -> None:
     assert not line.startswith("<")
 
 
-def test_the_journal_gets_fields(tmp_path: Path) -> None:
-    # systemd-python cannot be installed everywhere; what it is given can be seen everywhere.
-    package = tmp_path / "systemd"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "journal.py").write_text(
-        "import logging, sys\n"
-        "class JournalHandler(logging.Handler):\n"
-        "    def __init__(self, level=0, **fields):\n"
-        "        super().__init__(level); self.fields = fields\n"
-        "    def emit(self, record):\n"
-        "        print(sorted(self.fields.items()), repr(self.format(record)), file=sys.stderr)\n"
-    )
-    path = f"{TOP}{os.pathsep}{tmp_path}"
-    [line] = logged(
-        "log.setup('gpio', hostname='pi'); logging.error('a\\nb')", journal=True, before={"PYTHONPATH": path}
-    )
-    fields = [("RASPY_HOST", "pi"), ("RASPY_SERVER", "gpio"), ("SYSLOG_IDENTIFIER", "raspy-gpio")]
-    assert line.startswith(str(fields))
-    assert line.endswith(repr(r"a\nb"))
+class Journal:
+    """A socket that takes records as journald does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = str(directory / "socket")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(30)
+
+    def record(self) -> dict[str, str]:
+        """The next record, read as systemd.io/JOURNAL_NATIVE_PROTOCOL has it."""
+        data, found = self.socket.recv(1 << 20), {}
+        while data:
+            line, _, data = data.partition(b"\n")
+            name, equals, value = line.partition(b"=")
+            if not equals:
+                size = int.from_bytes(data[:8], "little")
+                value, end, data = data[8 : 8 + size], data[8 + size : 9 + size], data[9 + size :]
+                assert end == b"\n"
+            found[name.decode()] = value.decode()
+        return found
+
+
+@pytest.fixture
+def journald(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path)
+    yield made
+    made.socket.close()
+
+
+def test_the_journal_gets_fields(journald: Journal) -> None:
+    code = f"log.JOURNAL = {journald.path!r}; log.setup('gpio', 'debug', 'pi')\n"
+    code += "def see(): logging.getLogger('raspy.bus').error('a\\nb=c')\nsee()\n"
+    code += "try: 1/0\nexcept Exception: logging.exception('no')\n"
+    code += "[logging.log(n, '°%d', n) for n in (10, 20, 30, 50)]"
+    assert logged(f"exec({code!r})", journal=True) == [], "nothing is said twice"
+    first, failed, *levels = [journald.record() for _ in range(6)]
+    assert first == {
+        "MESSAGE": r"a\nb=c",
+        "PRIORITY": "3",
+        "LOGGER": "raspy.bus",
+        "CODE_FILE": "<string>",
+        "CODE_LINE": "2",
+        "CODE_FUNC": "see",
+        "SYSLOG_IDENTIFIER": "raspy-gpio",
+        "RASPY_SERVER": "gpio",
+        "RASPY_HOST": "pi",
+    }
+    assert failed["MESSAGE"].startswith("no\n    Traceback")
+    assert failed["MESSAGE"].endswith("\n    ZeroDivisionError: division by zero")
+    assert failed["CODE_LINE"] == "5"
+    assert [(one["PRIORITY"], one["MESSAGE"]) for one in levels] == [
+        (p, f"°{n}") for n, p in ((10, "7"), (20, "6"), (30, "4"), (50, "2"))
+    ]
+
+
+def test_a_text_longer_than_a_datagram_is_in_the_journal_whole(journald: Journal) -> None:
+    text = "".join(f"{n}°" for n in range(60_000))
+    code = f"log.JOURNAL = {journald.path!r}; log.setup('x'); logging.error(''.join(f'{{n}}°' for n in range(60_000)))"
+    found: list[str] = []
+
+    def read() -> None:
+        while sum(map(len, found)) < len(text):
+            found.append(journald.record()["MESSAGE"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert logged(code, journal=True) == []
+    reader.join()
+    assert "".join(found) == text
+
+
+def test_a_journal_that_is_gone_is_no_error(journald: Journal) -> None:
+    code = f"log.JOURNAL = {journald.path!r}; log.setup('x'); import os; os.unlink(log.JOURNAL); logging.error('no')"
+    assert logged(code, journal=True) == []
 
 
 def test_exceptions_that_nobody_caught_are_logged() -> None:
@@ -204,18 +262,11 @@ def test_a_process_ends_though_nobody_reads_its_last_words() -> None:
     assert lines[0].split()[4] == "0"
 
 
-def test_a_hung_journal_stops_nobody(tmp_path: Path) -> None:
-    package = tmp_path / "systemd"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "journal.py").write_text(
-        "import logging, threading\n"
-        "class JournalHandler(logging.Handler):\n"
-        "    def __init__(self, **fields): super().__init__()\n"
-        "    def emit(self, record): threading.Event().wait()\n"
-    )
-    path = f"{TOP}{os.pathsep}{tmp_path}"
-    assert unread("log.setup('x'); logging.error('one')", read=False, before={"PYTHONPATH": path}) == []
+def test_a_hung_journal_stops_nobody(journald: Journal) -> None:
+    # Its socket takes some records, and then no more.
+    code = f"log.JOURNAL = {journald.path!r}; log.setup('x'); [logging.error(f'line {{n}}') for n in range(1000)]"
+    assert unread(code, read=False, before={"PYTHONPATH": TOP}) == []
+    assert journald.record()["MESSAGE"] == "line 0"
 
 
 def test_a_stream_that_others_have_made_non_blocking_loses_nothing() -> None:

@@ -94,7 +94,10 @@ class Stage:
 
     def wait_ready(self, name: str, times: int = 1) -> int:
         """Wait until the supervisor has seen so many READYs of a server; return the process id of the last."""
-        wait_for(f"{name} ready {times} times", lambda: self.log.count(f"{name}: started in") >= times)
+        try:
+            wait_for(f"{name} ready {times} times", lambda: self.log.count(f"{name}: started in") >= times)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}\n{self.entries()}") from None
         return self.pids(name)[-1]
 
     def wait_log(self, pattern: str) -> None:

@@ -268,6 +268,7 @@ def test_everything_is_restored_from_a_backup(browser: Any, tmp_path: Path, look
         # What could not be loaded while the page restarted is told to the console.
         eyes.problems.clear()
         eyes.go("/login")
+        look_until(eyes, eyes.page.get_by_label("Password"))
         eyes.page.get_by_label("Password").fill(PASSWORD)
         eyes.page.get_by_role("button", name="Log in").click()
         eyes.page.wait_for_url(f"{made.url}/")
