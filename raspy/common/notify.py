@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
 
 import sdnotify
 
+NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 AGAIN = 0.2
 """Seconds until what the supervisor had no room for is sent again."""
 USEC_DIGITS = 20
@@ -84,12 +86,12 @@ class Notifier:
             field, state = next(iter(self._unsent.items()))
             try:
                 self._notifier.notify(state)
-            except BlockingIOError:
-                if self._later is not None:
-                    self._waiting = True
-                    self._later(AGAIN, self._flush)
-                return
-            except OSError:
-                pass  # nobody is there to be told
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    if self._later is not None:
+                        self._waiting = True
+                        self._later(AGAIN, self._flush)
+                    return
+                # Otherwise nobody is there to be told.
             del self._unsent[field]
         self._unsent.clear()
