@@ -15,7 +15,7 @@ DEV_WORKERS ?= 6
 SOAK_LONGER := $(addprefix tests/integration/test_,power_cut.py core_crash.py titanic_crash.py)
 PYTEST = $(if $(COVERAGE),COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml") $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help develop install uninstall wheel image start tests devtests soak lint docs boil bench fuzz fuzz-api test-clock test-gpio test-fleet test-image test-stage test-debian clean
+.PHONY: help develop install uninstall wheel image start tests devtests soak lint docs boil bench fuzz fuzz-api test-clock test-gpio test-fleet test-image test-stage test-debian screenshot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -105,8 +105,12 @@ test-stage: ## run pi-gen's stage on roots of Debian, amd64 and, emulated, arm64
 	@scripts/bootstrap tests image
 	$(RUN) -m pytest -m image --junitxml=build/stage.xml tests/image/test_stage.py $(ARGS)
 
-test-debian: ## run the README's two commands in fresh Debian 12 and 13 (ARGS="trixie" to choose)
+test-debian: ## run the README's two commands and the first steps in fresh Debian 12 and 13 (ARGS="trixie" to choose)
 	@scripts/test-debian $(ARGS)
+
+screenshot: ## take the picture of the first page that README and documentation show
+	@scripts/bootstrap tests
+	$(RUN) -m tests.web.screenshot
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from raspy.cli import COMMANDS
 from raspy.common import MDP, kvpublisher, kvsimple, kvsubscriber, mdcliapi, mdwrkapi, server
 from raspy.common.config import BusConfig, Config, RunConfig, Section
 from raspy.common.devices.value import Value
@@ -31,7 +30,10 @@ from raspy.servers.titanic import dispatch, lane, store, titanic, tsp
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*sorted(DOCS.glob("*.rst")), TOP / "README.md"]}
+RST = [*sorted(DOCS.glob("*.rst")), *sorted(DOCS.glob("first-steps/*.rst")), TOP / "README.md"]
+PAGES = {
+    str(path.relative_to(DOCS if path.is_relative_to(DOCS) else TOP)): path.read_text(encoding="utf-8") for path in RST
+}
 PROTOCOL, DESIGN, DEVICES = PAGES["protocol.rst"], PAGES["design.rst"], PAGES["devices.rst"]
 
 SECTIONS: list[type[Section]] = [
@@ -101,7 +103,7 @@ def test_variables_named_on_the_pages_exist() -> None:
     texts = [path.read_text(errors="replace") for path in programs if path.is_file() and path.suffix != ".pyc"]
     known |= {name for text in texts for name in re.findall(r"\bRASPY_\w*IMAGE\w*", text)}
     named = {(page, name) for page, text in PAGES.items() for name in re.findall(r"\bRASPY_[A-Z_]+[A-Z]\b", text)}
-    assert ("README.md", "RASPY_ONEWIRE_DEVICES_DIR") in named
+    assert ("first-steps/first-sensor.rst", "RASPY_ONEWIRE_DEVICES_DIR") in named
     assert [name for name in named if name[1] not in known] == []
 
 
@@ -300,8 +302,27 @@ def test_what_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(encoding="utf-8"), re.M))
     named = set(re.findall(r"\bmake ([a-z-]+)", readme))
     assert {"start", "tests", "docs"} <= named <= targets
-    commands = set(re.findall(r"\.venv/bin/raspy ([a-z-]+)", readme))
-    assert {"watch", "status"} <= commands <= set(COMMANDS)
+
+
+def test_the_commands_of_the_readme_are_run() -> None:
+    """By .ci/run, by scripts/test-debian in fresh systems, and by its scripts/check-start."""
+    lines = re.findall(r"^    (.*)$", PAGES["README.md"], re.M)
+    assert lines == ["make start", "make tests"]
+    fresh, start, ci = ((TOP / path).read_text() for path in ("scripts/test-debian", "scripts/check-start", ".ci/run"))
+    assert "make tests" in fresh
+    assert "scripts/check-start" in fresh
+    assert '["make", "start"]' in start
+    assert ci.splitlines()[-1] == lines[-1]
+    commands = re.findall(r"\.venv/bin/raspy ([a-z-]+ [^`]+)`", PAGES["README.md"])
+    assert commands
+    assert [command for command in commands if str(command.split())[1:-1].replace("'", '"') not in start] == []
+
+
+def test_the_packages_that_tests_need_are_named() -> None:
+    (text,) = re.findall(r"tests need: ([^.]*)\.", flat(PAGES["contributing.rst"]))
+    script = (TOP / "scripts/bootstrap").read_text()
+    wanted = re.findall(r"^test_packages=\(([^)]*)\)", script, re.M)[0].split()
+    assert sorted(re.findall("``([a-z0-9-]+)``", text)) == sorted([*wanted, "npm"])
 
 
 # The build
