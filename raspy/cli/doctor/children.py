@@ -40,10 +40,15 @@ class Child:
 
     def __init__(self, work: Callable[[], Any], limit: float) -> None:
         self.pipe, write = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            os.close(self.pipe)
-            _work(work, write)
+        # What Python calls around a fork swallows a Ctrl-C that comes just then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            self.pid = os.fork()
+            if not self.pid:
+                os.close(self.pipe)
+                _work(work, write)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(write)
         self.started = time.monotonic()
         self.due = self.started + limit

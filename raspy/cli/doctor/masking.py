@@ -38,6 +38,8 @@ HIDDEN = frozenset(["core.latitude", "core.longitude"])
 PLACES = ("latitude", "longitude")
 NUMBER = 6
 """Digits of a number that is left out, and is looked for in texts."""
+PART = 8
+"""Characters of a part of an address that is looked for by itself."""
 FILE = 1 << 14
 """Bytes of a file with a secret that are looked at."""
 WIRELESS = (
@@ -63,8 +65,8 @@ _WORD = (
 )
 RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # An address on the network: its scheme and host are left.
-    (re.compile(rf"\b((?!ipc)[a-z][a-z0-9+.-]*://){_PATH}*@", re.I), r"\1…@"),
-    (re.compile(rf"\b((?!ipc)[a-z][a-z0-9+.-]*://(?:…@)?[^\s\"'<>/?#@]*)[/?#]{_PATH}+", re.I), r"\1/…"),
+    (re.compile(rf"\b((?!ipc)[a-z][a-z0-9+.-]*://){_PATH}*@", re.I), r"\1"),
+    (re.compile(rf"\b((?!ipc)[a-z][a-z0-9+.-]*://[^\s\"'<>/?#@]*)[/?#]{_PATH}+", re.I), r"\1/…"),
     (re.compile(r"\?[^\s\"'=]+=[^\s\"']*"), "?…"),
     # Mailboxes, and user:password@host.
     (re.compile(r"[^\s\"'<>(),;=]+@[^\s\"'<>(),;]+"), "…@…"),
@@ -163,14 +165,16 @@ def _may_show(pattern: str, key: str, value: Any, section: type[Section] | None)
 
 def know_text(text: str) -> None:
     """Have looked for what is private in a file that is no TOML, as well as its lines tell."""
-    names = {pattern.rpartition(".")[2] for pattern in SHOWN}
+    # "host" is that of the page, and of somebody's mail server.
+    names = {pattern.rpartition(".")[2] for pattern in SHOWN} - {"host"}
     for key, value in ASSIGNED.findall(text):
         if key in PLACES:
             for each in _rounded(value.partition("#")[0].strip()):
                 _hide(each)
         elif key not in names:
-            for each in QUOTED.findall(value) or [value.strip()]:
-                _hide(each)
+            for found in QUOTED.findall(value) or [value.strip()]:
+                for each in _left_out(found, LEFT_OUT):
+                    _hide(each)
 
 
 def from_environment(sections: dict[str, type[Section]]) -> dict[str, dict[str, Any]]:
@@ -185,7 +189,8 @@ def from_environment(sections: dict[str, type[Section]]) -> dict[str, dict[str, 
 
 
 def _value(text: str) -> Any:
-    if text[:1] not in ("[", "{"):
+    """What a text of the environment stands for: its key's type may be any."""
+    if not re.match(r"[\[{]|(?:true|false|[+-]?\d+(?:\.\d+)?)$", text):
         return text
     try:
         return read_toml(f"value = {text}")["value"]
@@ -233,9 +238,9 @@ def _left_out(private: Any, shown: Any) -> Iterator[str]:
     elif isinstance(private, int | float) and not isinstance(private, bool) and shown == LEFT_OUT:
         yield from (text for text in [str(private)] if len(text) >= NUMBER)
     elif isinstance(private, str) and shown == LEFT_OUT:
-        yield private
         # The host and the path of an address, and a mailbox's own part, may stand alone.
-        yield from (part for part in re.split(r"[/?#@&=:]+", private) if len(part) >= 12)
+        _, _, target = private.partition("://")[2].partition("/")
+        yield from (private, *(part for part in [target, *re.split(r"[/?#@&=:]+", private)] if len(part) >= PART))
 
 
 def _rounded(value: float | str) -> Iterator[str]:
@@ -250,7 +255,7 @@ def _rounded(value: float | str) -> Iterator[str]:
 
 def _secret_files(state: str) -> Iterator[str]:
     """The files in which this machine keeps what is secret, as far as this user may list them."""
-    for directory in (at("/etc/raspy/secrets"), os.path.join(state, "secrets"), at(curve.directory())):
+    for directory in (at("/etc/raspy/secrets"), os.path.join(state, "secrets"), curve.directory()):
         try:
             names = os.listdir(directory)
         except OSError:

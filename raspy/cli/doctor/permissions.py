@@ -76,7 +76,7 @@ def _state_of(server: str, place: str) -> Iterator[Found]:
 @check("secrets")
 def secrets(look: Look) -> Iterator[Found]:
     """Whether others can read a secret, or change the configuration."""
-    places = [at(SECRETS), os.path.join(look.state("alarm"), "secrets"), at(curve.directory())]
+    places = [at(SECRETS), os.path.join(look.state("alarm"), "secrets"), curve.directory()]
     looked, closed, wrong = 0, 0, False
     for place in places:
         try:
