@@ -21,6 +21,7 @@ SLOW = 1.0
 """Seconds after which an answer of the broker is a late one."""
 CONNECT = 2.0
 """Seconds that connecting may take."""
+DENIED = "this user may not use its socket"
 MANY_RESTARTS = 3
 DEVICES = "/device/"
 
@@ -39,9 +40,11 @@ def broker(look: Look) -> Iterator[Found]:
     try:
         tree = look.request.snapshot("/")
     except MDP.ConnectionLost:
-        here = is_local(bus.broker_ip)
-        todo = look.restart("broker") if here else "look whether that machine runs, and raspy doctor there"
-        yield problem(f"{address} does not answer: {unreachable(bus)}", todo)
+        why = unreachable(bus)
+        todo = (
+            look.restart("broker") if is_local(bus.broker_ip) else "look whether that machine runs; raspy doctor there"
+        )
+        yield problem(f"{address} does not answer: {why}", "see the finding on permissions" if why == DENIED else todo)
         return
     took = time.monotonic() - began
     said = f"{address} answers in {took * 1000:.0f} ms; {len(tree)} keys on the tree"
@@ -67,7 +70,7 @@ def unreachable(bus: BusConfig) -> str:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
             return "nobody listens there, so the broker does not run"
-        return (error.strerror or str(error)).lower()
+        return DENIED if error.errno == errno.EACCES else (error.strerror or str(error)).lower()
     return "somebody listens there, and says nothing: it hangs, is no broker of RasPy, or does not know this host's key"
 
 

@@ -40,15 +40,10 @@ class Child:
 
     def __init__(self, work: Callable[[], Any], limit: float) -> None:
         self.pipe, write = os.pipe()
-        # What Python calls around a fork swallows a Ctrl-C that comes just then.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-        try:
-            self.pid = os.fork()
-            if not self.pid:
-                os.close(self.pipe)
-                _work(work, write)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.pipe)
+            _work(work, write)
         os.close(write)
         self.started = time.monotonic()
         self.due = self.started + limit
@@ -105,10 +100,14 @@ def run(
             now = time.monotonic()
             while left and sum(now - child.started < SETTLED for child in running.values()) < AT_ONCE:
                 name = left.pop(0)
+                # A Ctrl-C that comes just then would be swallowed by what Python calls around a fork, or leave a child.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
                 try:
                     running[name] = Child(jobs[name], limit)
                 except OSError as error:
                     answers[name] = Failed(f"no process can be started: {error.strerror}")
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
             for name in _ready(running):
                 if running[name].read():
                     answers[name] = running.pop(name).answer()
