@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "clock": ("clock", "the system clock, NTP and the RTC, and whether the clock is to be trusted"),
     "appliance": ("appliance", "what root does for an appliance: first boot, requests of the page"),
     "check": ("check", "check the configuration and that every server is up"),
+    "doctor": ("doctor", "what is wrong, and what to do; a text for a bug report"),
     "make-safe": ("make_safe", "put the outputs of a server into their safe state"),
     "completion": ("completion", "print the completion script of a shell"),
 }

@@ -26,7 +26,15 @@ def arguments(parser: ArgumentParser) -> None:
 
 def act(request: Request) -> dict[str, Any]:
     """Ask its server."""
-    service = MDP.routing_key(request.arguments.host or request.host, "sync.time")
+    return ask(request, request.arguments.host or request.host)
+
+
+def ask(request: Request, host: str) -> dict[str, Any]:
+    """What the server ``sync`` of a host says.
+
+    :raises raspy.common.MDP.ClientError: it is not there, or does not answer
+    """
+    service = MDP.routing_key(host, "sync.time")
     with MajorDomoClient(request.address) as client:
         client.retries = TRIES
         known = client.send("mmi.services", [b""])

@@ -26,7 +26,7 @@ NAMED = {
 }
 """The commands that take the name of a scenario, a cron job or a variable."""
 SERVERS_OF_DEVICES = ("device new", "device template")
-FILES = ("--config", "--output", "--code", "--entries", "--conf")
+FILES = ("--config", "--output", "--report", "--code", "--entries", "--conf")
 """Options whose value is a file."""
 
 

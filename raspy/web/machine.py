@@ -133,10 +133,7 @@ class Machine:
             bits = None
         if bits is None or bits < 0:
             return self._low_voltage()
-        return {
-            "now": [text for now, _, text in POWER if bits >> now & 1],
-            "before": [text for now, before, text in POWER if bits >> before & 1 and not bits >> now & 1],
-        }
+        return complaints(bits)
 
     def _low_voltage(self) -> dict[str, list[str]] | None:
         """The driver raspberrypi-hwmon tells of the voltage alone (Documentation/hwmon/sysfs-interface.rst)."""
@@ -191,6 +188,14 @@ class Machine:
 
     def _words(self, path: str) -> list[str]:
         return (_read(path) or "").split()
+
+
+def complaints(bits: int) -> dict[str, list[str]]:
+    """What the bits of ``get_throttled`` mean: ``now``, and ``before`` since the boot."""
+    return {
+        "now": [text for now, _, text in POWER if bits >> now & 1],
+        "before": [text for now, before, text in POWER if bits >> before & 1 and not bits >> now & 1],
+    }
 
 
 def _within(path: str, root: str) -> bool:

@@ -83,6 +83,8 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert completed(tmp_path, "raspy status --config my") == ["my.toml"]
     assert completed(tmp_path, "raspy store export --output my") == ["my.toml"]
     assert completed(tmp_path, "raspy scenario new light --code my") == ["my.toml"]
+    assert completed(tmp_path, "raspy doctor --report my") == ["my.toml"]
+    assert completed(tmp_path, "raspy doctor --re") == ["--report"]
 
 
 FISH = {
