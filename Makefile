@@ -53,9 +53,10 @@ devtests: ## run the tests that need no root, hardware, browser or patience (und
 	@mkdir -p build
 	$(PYTEST) -n $(DEV_WORKERS) --junitxml=build/devtests.xml -m "not slow and not soak and not fleet and not image and not system and not web" $(ARGS)
 
-soak: ## run the tests that take minutes: kills and power cuts again and again, a full queue, the benchmarks' own (10 min)
+soak: ## run the tests that take minutes: kills and power cuts again and again, a full queue, examples at random (15 min)
 	@scripts/bootstrap tests system
 	$(PYTEST) --junitxml=build/soak.xml -m soak $(ARGS)
+	RASPY_TEST_RANDOM=1 $(PYTEST) --junitxml=build/soak-random.xml -m "hypothesis and not soak and not image"
 	RASPY_TEST_CUTS=50 RASPY_TEST_KILLS=12 RASPY_TEST_REQUESTS=5000 $(PYTEST) --junitxml=build/soak-cuts.xml $(SOAK_LONGER)
 
 lint: ## check style and types
