@@ -8,6 +8,9 @@ A command's module has its help in the docstring and up to six functions::
     done(request, result)    what is left to do once the result is printed
     code(result)             the exit code; 0 when it is missing
     refused(error)           with --json: what to print, besides the line on stderr, when the configuration is wrong
+
+What ``act`` raises is printed as one line: a ConfigError is wrong use, and ends with exit code 2; any other of our
+errors (raspy.common.MDP.GenericError) is a failure, and ends with 1 or its ``exit_code``.
 """
 
 from __future__ import annotations
@@ -87,6 +90,7 @@ class Request:
     def snapshot(self, subtree: str, timeout: float = 2.0) -> dict[str, bytes]:
         """The keys of the tree that begin with ``subtree``, sorted, with their bodies.
 
+        :param timeout: seconds that the broker has for it
         :raises raspy.common.MDP.ConnectionLost: the broker does not answer
         """
         from raspy.common.kvcliapi import snapshot

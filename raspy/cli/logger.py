@@ -21,7 +21,10 @@ class UseError(ConfigError):
 
 
 class Logger:
-    """The logger, as it is asked."""
+    """The logger, as it is asked.
+
+    :raises raspy.common.MDP.ClientError: there is none, or no broker
+    """
 
     def __init__(self, request: Request, client: MajorDomoClient) -> None:
         self._client = client

@@ -19,6 +19,7 @@ from raspy.servers.gpio.outputs import Line
 ASKED = 0.1
 """Seconds between looks at a contact whose chip tells no edges."""
 LONGEST_POLL = 600.0
+"""Seconds."""
 ROUNDS = 16
 """Portions of edges that are taken at one reading of a counter; what is left is taken at the next."""
 
