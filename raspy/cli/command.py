@@ -42,6 +42,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(fail(f"{self.prog.removeprefix('raspy ')}: {message}; {self.prog} --help shows the use"))
 
 
+class UseError(ConfigError):
+    """Words of a command that cannot be, or do not go together: exit code 2."""
+
+
 class Request:
     """What was asked for, and the bus to ask.
 
@@ -134,6 +138,18 @@ def parser_of(name: str, command: ModuleType) -> Parser:
         each.add_argument("--json", action="store_true", help="print JSON", **default)
         each.add_argument("--config", metavar="FILE", help="the configuration", **default)
     return parser
+
+
+def adds_verbs(verbs: argparse._SubParsersAction[Any]) -> Callable[..., argparse.ArgumentParser]:
+    """A function that adds a verb: its name, a text of what it does, and the words that must follow it."""
+
+    def add(verb: str, text: str, *words: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
+        for word in words:
+            made.add_argument(word, metavar=word.upper())
+        return made
+
+    return add
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
-from raspy.cli.logger import Logger, UseError
+from raspy.cli.command import Request, UseError, body_value
+from raspy.cli.logger import Logger
 from raspy.cli.moments import local, moment
 from raspy.cli.table import number, print_table
 from raspy.cli.titanic import text_of

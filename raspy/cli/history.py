@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request
-from raspy.cli.logger import Logger, UseError
+from raspy.cli.command import Request, UseError
+from raspy.cli.logger import Logger
 from raspy.cli.moments import local, moment
 from raspy.cli.plot import LEAST_WIDTH, plot, terminal_width
 from raspy.cli.table import duration, number, print_table

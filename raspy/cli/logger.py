@@ -8,16 +8,11 @@ import msgspec
 
 from raspy.cli.command import Request, body_value
 from raspy.common import MDP
-from raspy.common.config import ConfigError
 from raspy.common.mdcliapi import MajorDomoClient
 
 SERVICE = "logger.log"
 PATIENCE = 10.0
 """Seconds that the logger may take for an answer."""
-
-
-class UseError(ConfigError):
-    """Options that do not go together: exit code 2."""
 
 
 class Logger:

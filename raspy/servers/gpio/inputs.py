@@ -189,8 +189,6 @@ class Contact(GpioInput):
     )
 
     def __init__(self, json: str | bytes | Mapping[str, Any] | None = None) -> None:
-        self.presses = 0
-        """Since the server's start."""
         self._watched = -1
         self._was: bool | None = None
         self._pressed_at: int | None = None
@@ -273,7 +271,6 @@ class Contact(GpioInput):
             self._pressed_at = edge.time
         elif self._pressed_at is not None:
             seconds, self._pressed_at = (edge.time - self._pressed_at) / 1e9, None
-            self.presses += 1
             kind = "long" if seconds >= self._contact.long else "short"
             self._tell("press", {"press": kind, "seconds": round(seconds, 3)})
 
