@@ -26,8 +26,8 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request, body_value
-from raspy.cli.core import MixedParser, UseError, merged, moment, settings_of
+from raspy.cli.command import Request, UseError, adds_verbs, body_value
+from raspy.cli.core import MixedParser, merged, moment, settings_of
 from raspy.cli.exec import seconds
 from raspy.cli.table import duration, number, print_table
 from raspy.cli.titanic import bytes_of, text_of
@@ -60,13 +60,7 @@ def count(text: str) -> int:
 def arguments(parser: ArgumentParser) -> None:
     """A verb, and what it is about."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=MixedParser)
-
-    def add(verb: str, text: str, *words: str) -> ArgumentParser:
-        made = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
-        for word in words:
-            made.add_argument(word, metavar=word.upper())
-        return made
-
+    add = adds_verbs(verbs)
     add("list", "list the alarms that are not normal, the most urgent first")
     add("definitions", "list what is watched")
     add("show", "all of a definition, or of one alarm", "name")

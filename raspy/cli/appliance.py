@@ -14,7 +14,7 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
-from raspy.cli import firstboot, out
+from raspy.cli import cloudinit, firstboot, out
 from raspy.cli.command import Request
 from raspy.common import MDP
 from raspy.common.appliance import at, listens, problems
@@ -40,14 +40,14 @@ def act(request: Request) -> dict[str, Any]:
             "appliance": listens(),
             "problems": problems(),
             "reset_waits": os.path.exists(at(firstboot.MARKER)),
-            "customised": os.path.exists(at(firstboot.CLOUD_OFF)),
+            "customised": os.path.exists(at(cloudinit.OFF)),
         }
     if os.geteuid() != 0 and not at(""):
         raise MDP.ClientError(f"appliance {verb}: it takes root")
     try:
         if verb == "first-boot":
             return {"problems": firstboot.first_boot()}
-        return {"did": firstboot.requested() if verb == "request" else firstboot.customised()}
+        return {"did": firstboot.requested() if verb == "request" else cloudinit.customised()}
     except OSError as error:
         raise MDP.ClientError(f"appliance {verb}: {error.filename or 'a file'}: {error.strerror}") from error
 

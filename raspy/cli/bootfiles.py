@@ -177,3 +177,11 @@ def run(words: list[str]) -> bool:
 def reason(error: BaseException) -> str:
     """Why, in short."""
     return str(getattr(error, "strerror", None) or error)[:400]
+
+
+def enable_ssh() -> bool:
+    """Have ssh start, now and with the machine; whether it will."""
+    done = run(["systemctl", "enable", "ssh.service"])
+    # At boot this is part of what systemd is about to do: to wait for it would be to wait for ourselves.
+    run(["systemctl", "--no-block", "start", "ssh.service"])
+    return done

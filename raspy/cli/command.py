@@ -8,6 +8,9 @@ A command's module has its help in the docstring and up to six functions::
     done(request, result)    what is left to do once the result is printed
     code(result)             the exit code; 0 when it is missing
     refused(error)           with --json: what to print, besides the line on stderr, when the configuration is wrong
+
+What ``act`` raises is printed as one line: a ConfigError is wrong use, and ends with exit code 2; any other of our
+errors (raspy.common.MDP.GenericError) is a failure, and ends with 1 or its ``exit_code``.
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it and end with 2."""
         sys.exit(fail(f"{self.prog.removeprefix('raspy ')}: {message}; {self.prog} --help shows the use"))
+
+
+class UseError(ConfigError):
+    """Words of a command that cannot be, or do not go together: exit code 2."""
 
 
 class Request:
@@ -87,6 +94,7 @@ class Request:
     def snapshot(self, subtree: str, timeout: float = 2.0) -> dict[str, bytes]:
         """The keys of the tree that begin with ``subtree``, sorted, with their bodies.
 
+        :param timeout: seconds that the broker has for it
         :raises raspy.common.MDP.ConnectionLost: the broker does not answer
         """
         from raspy.common.kvcliapi import snapshot
@@ -130,6 +138,18 @@ def parser_of(name: str, command: ModuleType) -> Parser:
         each.add_argument("--json", action="store_true", help="print JSON", **default)
         each.add_argument("--config", metavar="FILE", help="the configuration", **default)
     return parser
+
+
+def adds_verbs(verbs: argparse._SubParsersAction[Any]) -> Callable[..., argparse.ArgumentParser]:
+    """A function that adds a verb: its name, a text of what it does, and the words that must follow it."""
+
+    def add(verb: str, text: str, *words: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
+        for word in words:
+            made.add_argument(word, metavar=word.upper())
+        return made
+
+    return add
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

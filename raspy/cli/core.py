@@ -9,21 +9,16 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from raspy.cli.command import Parser, Request, body_value
+from raspy.cli.command import Parser, Request, UseError, body_value
 from raspy.cli.store import LARGEST
 from raspy.cli.titanic import bytes_of, text_of
 from raspy.common import MDP
-from raspy.common.config import ConfigError
 from raspy.common.mdcliapi import MajorDomoClient
 
 FIND_TRIES = 3
 PATIENCE = 10.0
 """Seconds that the core may take: what it is told it keeps on a card."""
 DAY = 86_400
-
-
-class UseError(ConfigError):
-    """Words that do not go together: exit code 2."""
 
 
 class MixedParser(Parser):

@@ -23,8 +23,8 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request
-from raspy.cli.core import Core, MixedParser, UseError, merged, moment, settings_of
+from raspy.cli.command import Request, UseError, adds_verbs
+from raspy.cli.core import Core, MixedParser, merged, moment, settings_of
 from raspy.cli.exec import seconds
 from raspy.cli.table import print_table
 from raspy.cli.titanic import text_of
@@ -59,13 +59,7 @@ def count(text: str) -> int:
 def arguments(parser: ArgumentParser) -> None:
     """A verb, and what it is about."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=MixedParser)
-
-    def add(verb: str, text: str, *words: str) -> ArgumentParser:
-        made = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
-        for word in words:
-            made.add_argument(word, metavar=word.upper())
-        return made
-
+    add = adds_verbs(verbs)
     add("list", "list the jobs with their next three times")
     add("show", "all of one job: its settings, what it has done, its next times", "name")
     new = add("new", "make a job", "name", "when")

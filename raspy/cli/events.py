@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
-from raspy.cli.history import Bus, UseError, local, moment
+from raspy.cli.command import Request, UseError, body_value
+from raspy.cli.logger import Logger
+from raspy.cli.moments import local, moment
 from raspy.cli.table import number, print_table
 from raspy.cli.titanic import text_of
 from raspy.common.log import printable
@@ -77,7 +78,7 @@ def act(request: Request) -> list[Event] | None:
         raise UseError("--follow and --until do not go together")
     begun = time.time()
     with MajorDomoClient(request.address) as client:
-        found = ask(Bus(request, client), wanted, words.since, words.until, words.count)[0]
+        found = ask(Logger(request, client), wanted, words.since, words.until, words.count)[0]
     if not words.follow:
         return found
     follow(request, wanted, found, begun)
@@ -102,7 +103,7 @@ def pattern(name: str, kind: str | None) -> str:
     return f"{kind}/*{part}*" if name else f"{kind}/*"
 
 
-def ask(bus: Bus, wanted: str, since: float | None, until: float | None, most: int) -> tuple[list[Event], bool]:
+def ask(bus: Logger, wanted: str, since: float | None, until: float | None, most: int) -> tuple[list[Event], bool]:
     """The last events, the newest last, and whether there are more.
 
     :raises raspy.common.MDP.ClientError: the logger refuses, or does not answer

@@ -15,16 +15,16 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import sha256
 
 import msgspec
 
 from raspy.cli.bootfiles import (
-    BOOT,
     PATIENCE,
     BadFile,
     content,
+    enable_ssh,
     names,
     present,
     read,
@@ -71,11 +71,6 @@ WEB_USER = "raspy-web"
 SSH = "/etc/ssh"
 WINDOW = "/etc/apt/apt.conf.d/53raspy-owner"
 ISSUE = "/run/issue.d/raspy-problem.issue"
-CLOUD = "/etc/cloud"
-CLOUD_OFF = f"{CLOUD}/cloud-init.disabled"
-CLOUD_FILES = ("user-data", "network-config", "meta-data")
-CLOUD_RESULT = "/run/cloud-init/result.json"
-CLOUD_MARK = "# RasPy: cloud-init has done its work; it is asked again when one of these files changes (sha256sum)."
 
 TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 HEAD = "# From raspy.toml on the boot partition, laid over what the image has (raspy.toml.factory).\n"
@@ -327,14 +322,6 @@ def take_ssh(problems: list[str]) -> None:
             problems.append(f"{name}: ssh is on, but this file cannot be removed: is the card write-protected?")
 
 
-def enable_ssh() -> bool:
-    """Have ssh start, now and with the machine; whether it will."""
-    done = run(["systemctl", "enable", "ssh.service"])
-    # At boot this is part of what systemd is about to do: to wait for it would be to wait for ourselves.
-    run(["systemctl", "--no-block", "start", "ssh.service"])
-    return done
-
-
 def report(problems: list[str]) -> None:
     """Tell the page, the console's login and the journal what could not be done."""
     if not problems:
@@ -391,50 +378,3 @@ def _is_file(name: str, directory: int) -> bool:
         return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
-
-
-# ---------------------------------------------------------------- cloud-init
-
-
-def customised() -> str:
-    """After cloud-init's first run: note what it was given, and have it rest. When that has changed: have it run again,
-    with a restart. Return what was done: ``noted``, ``again``, or nothing.
-    """
-    off = content(at(CLOUD_OFF))
-    now = "\n".join([CLOUD_MARK, *_digests(), ""]).encode()
-    if off is not None:
-        if not off.startswith(CLOUD_MARK.encode()) or off == now or len(now.splitlines()) == 1:
-            return ""
-        if not run(["cloud-init", "clean"]):
-            return ""
-        os.sync()
-        unlink(at(CLOUD_OFF))
-        run(["systemctl", "--no-block", "reboot"])
-        return "again"
-    if not os.path.exists(at(CLOUD_RESULT)):
-        return ""
-    if _wants_ssh() and not enable_ssh():
-        return ""
-    # It does not wait until what it has written is on the card, and is not asked again.
-    os.sync()
-    replace(at(CLOUD_OFF), now)
-    return "noted"
-
-
-def _digests() -> Iterable[str]:
-    """A line of sha256sum(1) for each of the files that cloud-init is given."""
-    for name in CLOUD_FILES:
-        try:
-            yield f"{sha256(read(name)).hexdigest()}  {at(BOOT)}/{name}"
-        except BadFile:
-            continue
-
-
-def _wants_ssh() -> bool:
-    """Whether user-data has ``enable_ssh: true``, as Raspberry Pi Imager writes it; Debian's cloud-init knows no such
-    key."""
-    try:
-        text = read("user-data").decode()
-    except (BadFile, UnicodeDecodeError):
-        return False
-    return re.search(r"^enable_ssh:[ \t]*(true|yes|on)[ \t]*(#.*)?\r?$", text, re.MULTILINE | re.IGNORECASE) is not None

@@ -10,7 +10,6 @@ Exit code: 0 good, 1 no such history, or the logger does not answer.
 
 from __future__ import annotations
 
-import calendar
 import re
 import sys
 import time
@@ -20,22 +19,15 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
+from raspy.cli.command import Request, UseError
+from raspy.cli.logger import Logger
+from raspy.cli.moments import local, moment
 from raspy.cli.plot import LEAST_WIDTH, plot, terminal_width
 from raspy.cli.table import duration, number, print_table
 from raspy.common import MDP
-from raspy.common.config import ConfigError
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 
-SERVICE = "logger.log"
-PATIENCE = 10.0
-"""Seconds that the logger may take for an answer."""
-UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-SPAN = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h|d|w|y)")
-FORMATS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-SHIFTS = (-7200, -3600, -1800, 1800, 3600, 7200)
-"""Seconds by which clocks are set back in autumn (tz database), and those before and behind them."""
 TABLE_POINTS = 40
 MOST_POINTS = 2000
 MOST_EVENTS = 1000
@@ -45,10 +37,6 @@ MOST_NAMED = 10
 """Keys that a message lists."""
 COLUMNS = ("time", "mean", "minimum", "maximum", "good", "bad", "quality")
 ROW_COLUMNS = ("time", "value", "quality")
-
-
-class UseError(ConfigError):
-    """Options that do not go together: exit code 2."""
 
 
 class Chart(msgspec.Struct):
@@ -89,21 +77,6 @@ class Keys(msgspec.Struct):
     keys: list[Key]
 
 
-def moment(text: str) -> float:
-    """A time ago, or a local date, as Unix time."""
-    found = SPAN.fullmatch(text)
-    if found:
-        return max(time.time() - float(found[1]) * UNITS[found[2]], 0.0)
-    for form in FORMATS:
-        for offset in ("", "%z", " %z"):
-            try:
-                read = time.strptime(text, form + offset)
-                return float(calendar.timegm(read) - read.tm_gmtoff) if offset else time.mktime(read)
-            except (ValueError, OverflowError):
-                continue
-    raise ArgumentTypeError(f"{text!r} is no time: a time ago as 24h, 30min or 7d, or a date as 2026-03-01T18:30")
-
-
 def points(text: str) -> int:
     """How many points."""
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 10 <= int(text) <= MOST_POINTS):
@@ -124,41 +97,6 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--raw", action="store_true", help="with --csv or --json: every reading as it was kept")
 
 
-class Bus:
-    """The logger, as it is asked."""
-
-    def __init__(self, request: Request, client: MajorDomoClient) -> None:
-        self._client = client
-        client.retries = 3
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        own = MDP.routing_key(request.host, SERVICE).encode()
-        found = [name for name in known[:-1] if name == own or name.endswith(b"." + SERVICE.encode())]
-        if not found:
-            raise MDP.ClientError(
-                "the logger is not there: does raspy status list it, "
-                "and does servers in [run] name it, if that names any?"
-            )
-        self.name = own if own in found else found[0]
-        client.timeout = int(PATIENCE * 1000)
-
-    def ask(self, kind: Any, *words: str) -> Any:
-        """What a verb answers.
-
-        :raises raspy.common.MDP.ClientError: it refuses, or does not answer
-        """
-        reply = self._client.send(self.name, [word.encode("utf-8", "surrogateescape") for word in words])
-        if reply is None:
-            raise MDP.ClientError(f"{self.name.decode()}: no answer in {PATIENCE:g} s")
-        if reply[-1] != MDP.OK:
-            raise MDP.ClientError(f"{self.name.decode()}: {body_value(reply[0])}")
-        try:
-            return msgspec.json.decode(reply[0], type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise MDP.ClientError(f"{self.name.decode()}: its answer is not understood: {error}") from error
-
-
 def act(request: Request) -> Any:
     """Ask the logger; rows of a whole export are printed as they come."""
     words = request.arguments
@@ -169,7 +107,7 @@ def act(request: Request) -> Any:
     if since > until:
         raise UseError(f"--since ({local(since)}) is after --until ({local(until)})")
     with MajorDomoClient(request.address) as client:
-        bus = Bus(request, client)
+        bus = Logger(request, client)
         keys = bus.ask(Keys, "keys").keys
         if words.key is None:
             return keys
@@ -191,7 +129,7 @@ def act(request: Request) -> Any:
     return (chart, "csv" if words.csv else "table" if plain else "plot")
 
 
-def _add_events(bus: Bus, chart: Chart) -> None:
+def _add_events(bus: Logger, chart: Chart) -> None:
     """Add what happened meanwhile; a chart is there without it, too."""
     from raspy.cli.events import ask
 
@@ -346,7 +284,7 @@ def _cell(value: object) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
-def _pages(bus: Bus, key: str, since: float, until: float) -> Iterator[Page]:
+def _pages(bus: Logger, key: str, since: float, until: float) -> Iterator[Page]:
     place: float | None = since
     skip = 0
     while place is not None:
@@ -389,17 +327,3 @@ def _write(text: str) -> None:
         sys.stdout.write(text)
     except OSError as error:
         raise OutputError(error) from error
-
-
-def local(when: float, seconds: bool = False) -> str:
-    """A local time; one that there is twice, as clocks go back, has its offset from UTC."""
-    form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
-    try:
-        here = time.localtime(when)
-        text = time.strftime(form, here)
-        others = (time.localtime(when + shift) for shift in SHIFTS)
-        return (
-            text + time.strftime(" %z", here) if any(time.strftime(form, other) == text for other in others) else text
-        )
-    except (ValueError, OverflowError, OSError):
-        return f"{when:.0f}" if abs(when) < 1e15 else "an unknown time"

@@ -113,7 +113,10 @@ class Place:
         self.owner = (0, _group()) if os.geteuid() == 0 else (-1, -1)
 
     def init(self) -> dict[str, Any]:
-        """Make the directories and the broker's pair."""
+        """Make the directories and the broker's pair.
+
+        :raises raspy.common.MDP.ClientError: there is one already
+        """
         check_curve()
         secret, public = self._at(BROKER), self._at(BROKER_PUBLIC)
         _make_directory(self.path, 0o750, self.owner)
@@ -133,7 +136,10 @@ class Place:
         return {"broker_key": pair.public, "directory": self.path}
 
     def new(self, name: str) -> dict[str, Any]:
-        """Make a pair for a host; the one that it has stays good."""
+        """Make a pair for a host; the one that it has stays good.
+
+        :raises raspy.common.MDP.ClientError: it has two already, or the broker has none
+        """
         check_curve()
         broker = self.broker()
         key, old, secret = self._files(name)
@@ -154,7 +160,10 @@ class Place:
         return {"host": name, "secret": secret, "broker_key": broker, "changed": again, "key": fingerprint(pair.public)}
 
     def revoke(self, name: str, old_only: bool) -> dict[str, Any]:
-        """Take a host's keys out of the list."""
+        """Take a host's keys out of the list.
+
+        :raises raspy.common.MDP.ClientError: there is none to take out
+        """
         key, old, secret = self._files(name)
         os.listdir(self._at(HOSTS))  # or nothing would be found where this user may not look
         files = [old] if old_only else [key, old]
@@ -205,7 +214,10 @@ class Place:
         return {"broker_key": broker, "directory": self.path, "hosts": rows}
 
     def broker(self) -> str:
-        """The broker's public key."""
+        """The broker's public key.
+
+        :raises raspy.common.MDP.ClientError: it has none yet
+        """
         path = self._at(BROKER_PUBLIC)
         try:
             return _read(path).public

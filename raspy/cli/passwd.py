@@ -16,8 +16,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from raspy.cli import out
-from raspy.cli.command import Request, body_value
-from raspy.cli.core import UseError
+from raspy.cli.command import Request, UseError, body_value
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 from raspy.web.auth.passwords import LONGEST, BadPassword, check_new, hash_password

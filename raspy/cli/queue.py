@@ -29,6 +29,7 @@ class Row(msgspec.Struct):
     service: str
     state: str
     age: float
+    """Seconds since it came."""
     time: float | None = None
     failures: int = 0
     lifetime: float | None = None

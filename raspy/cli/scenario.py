@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD, OutputError, out
-from raspy.cli.command import Request, print_json
+from raspy.cli.command import Request, adds_verbs, print_json
 from raspy.cli.core import Core, MixedParser, merged, moment, read, settings_of
 from raspy.cli.editor import edit_code
 from raspy.cli.store import write_file
@@ -61,12 +61,7 @@ SAID = {
 def arguments(parser: ArgumentParser) -> None:
     """A verb, and what it is about."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=MixedParser)
-
-    def add(verb: str, text: str, *words: str) -> ArgumentParser:
-        made = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
-        for word in words:
-            made.add_argument(word, metavar=word.upper())
-        return made
+    add = adds_verbs(verbs)
 
     def parts(verb: ArgumentParser) -> None:
         verb.add_argument("settings", metavar="NAME=VALUE", nargs="*", help="as startup=true, or settings.target=25")

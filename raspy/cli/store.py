@@ -173,7 +173,10 @@ def _read(path: str) -> tuple[bytes, str]:
 
 
 def write_file(path: str, text: bytes) -> None:
-    """Write a file, whole or not at all; what is no ordinary file is written to."""
+    """Write a file, whole or not at all; what is no ordinary file is written to.
+
+    :raises raspy.common.MDP.ClientError: it cannot be written
+    """
     ordinary = os.path.isfile(path) or not os.path.exists(path)
     whole = os.path.realpath(path) if ordinary else path
     part = os.path.join(os.path.dirname(whole), f".raspy-{os.getpid()}.part") if ordinary else path

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
+from raspy.cli.command import Request, adds_verbs, body_value
 from raspy.cli.core import Core, moment
 from raspy.cli.table import duration, number, print_table
 from raspy.cli.titanic import text_of
@@ -26,13 +26,7 @@ SERVICE = "variable"
 def arguments(parser: ArgumentParser) -> None:
     """A verb, a name and a value."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def add(verb: str, text: str, *words: str) -> ArgumentParser:
-        made = verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
-        for word in words:
-            made.add_argument(word, metavar=word.upper())
-        return made
-
+    add = adds_verbs(verbs)
     add("list", "list the variables with their values and when they were set")
     add("get", "print the value of one", "name")
     add("set", "set one, which makes it if it is not there", "name", "value")

@@ -24,7 +24,11 @@ Answer = Callable[[list[bytes] | None], None]
 
 
 class Call:
-    """One request and who waits for its answer."""
+    """One request and who waits for its answer.
+
+    :param timeout: seconds that the answer may take
+    :param lifetime: seconds after which the request itself is late; None: it tells no lifetime
+    """
 
     __slots__ = ("body", "done", "end", "identity", "service", "timeout")
 

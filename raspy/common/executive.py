@@ -41,7 +41,11 @@ SLEPT = 0.0001
 
 
 class Timer:
-    """A call due at a monotonic time, once or at an interval."""
+    """A call due at a monotonic time, once or at an interval.
+
+    :param due: monotonic time, s
+    :param interval: seconds from one call to the next; 0: once
+    """
 
     __slots__ = ("args", "cancelled", "due", "function", "interval")
 

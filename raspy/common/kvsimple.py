@@ -170,6 +170,7 @@ class KVMsg:
     :param sequence: its place in the order of updates, 0 to 2**64 - 1; a publisher sends 0
     :param key: the key; None or empty in a message without one
     :param body: the value; None or empty deletes
+    :raises ProtocolError: the sequence is none
     """
 
     def __init__(self, sequence: int, key: str | None = None, body: bytes | None = None) -> None:
@@ -180,7 +181,10 @@ class KVMsg:
         self.body = body
 
     def frames(self) -> list[bytes]:
-        """The three frames on the wire."""
+        """The three frames on the wire.
+
+        :raises ProtocolError: the key cannot be UTF-8
+        """
         try:
             key = (self.key or "").encode()
         except UnicodeEncodeError as error:

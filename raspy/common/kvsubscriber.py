@@ -32,6 +32,7 @@ SILENCE = 3.0
 PROGRESS = 3.0
 """Seconds that a snapshot may bring nothing before it is asked for again; doubled up to :data:`LONGEST_WAIT`."""
 LONGEST_WAIT = 30.0
+"""Seconds."""
 SETTLE = 5.0
 """Seconds that publishers have to send their state to a new Proxy before what it lacks counts as deleted."""
 

@@ -54,6 +54,7 @@ class Notifier:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
 
     def stopping(self) -> None:
+        """The process is about to end."""
         self._send("STOPPING=1")
 
     def alive(self) -> None:

@@ -29,7 +29,10 @@ class PoolFull(ServerError, RuntimeError):
 
 
 class Job:
-    """A call handed to the pool. ``done(result, error)`` is called once, on the loop."""
+    """A call handed to the pool. ``done(result, error)`` is called once, on the loop.
+
+    :param timeout: seconds after which it is given up
+    """
 
     __slots__ = ("args", "claim", "done", "finished", "function", "started", "submitted", "timeout")
 
@@ -54,7 +57,7 @@ class Pool:
 
     :param wake: called from a pool thread to have :meth:`collect` called on the loop
     :param call: calls a ``done`` with its arguments and keeps what it raises from the other jobs
-    :param size: threads
+    :param size: threads at a time
     :param hung_limit: hung threads that are replaced
     :param backlog: jobs that may wait
     """

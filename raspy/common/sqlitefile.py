@@ -111,6 +111,7 @@ def connect(path: str, schema: int) -> sqlite3.Connection:
     :param schema: the newest version of the schema that is known
     :raises Damaged: it belongs to another program
     :raises NewerSchema: it belongs to a newer one
+    :raises StorageError: its file system allows no write-ahead log
     """
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:

@@ -10,11 +10,13 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raspy.common.database import Damaged, Database, StorageError
 from raspy.common.executive import Timer
-from raspy.common.server import Server
+
+if TYPE_CHECKING:
+    from raspy.common.server import Server
 
 RETRY = 1.0
 """Seconds after which a disk that refused is tried again."""

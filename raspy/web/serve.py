@@ -97,7 +97,10 @@ class Timed(socket.SocketIO):
 
 
 class Reader(StreamReader):
-    """What a connection is read with."""
+    """What a connection is read with.
+
+    :param size: bytes of its buffer
+    """
 
     def __init__(self, sock: socket.socket, mode: Any, size: int) -> None:
         self._timed = Timed(sock, mode)
@@ -232,7 +235,7 @@ class Encryption:
             raise FatalSSLAlert(str(error)) from error
 
     def makefile(self, sock: socket.socket, mode: str = "r", size: int = RECORD) -> StreamReader:
-        """What a connection is read with."""
+        """What a connection is read with, ``size`` bytes at a time or more."""
         return Reader(sock, mode, max(size, RECORD))
 
 

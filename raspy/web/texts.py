@@ -95,7 +95,10 @@ def duration(seconds: float, t: Words = ENGLISH) -> str:
 
 
 def ago(age: float | None, t: Words = ENGLISH) -> str:
-    """How long ago something was."""
+    """How long ago something was.
+
+    :param age: seconds; None: not known
+    """
     if age is None:
         return t("at an unknown time")
     return t("now") if age < 2 else t("{time} ago", time=duration(age, t))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -196,5 +195,5 @@ class Visit:
 
         :raises Refusal: it was not
         """
-        if self.session is None or not hmac.compare_digest(word.encode(), self.session.csrf.encode()):
+        if self.session is None or not self.session.owns(word):
             raise Refusal("403 Forbidden", "this form is too old; load the page again and repeat what you did")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raspy.cli import bootfiles, firstboot, tomltext
+from raspy.cli import bootfiles, cloudinit, firstboot, tomltext
 from raspy.common import appliance
 from raspy.common.config import FILE_LIMIT
 from tests.support_processes import raspy
@@ -601,13 +601,13 @@ def test_nothing_is_noted_before_it_is_on_the_card(card: Card, monkeypatch: pyte
     (card.root / "run/cloud-init").mkdir(parents=True)
     (card.root / "run/cloud-init/result.json").write_text("{}")
     monkeypatch.setattr(os, "sync", lambda: seen.append((off.exists(), ssh.exists(), len(card.called))))
-    assert firstboot.customised() == "noted"
+    assert cloudinit.customised() == "noted"
     assert seen.pop() == (False, False, 0)
     ssh.touch()
     assert firstboot.first_boot() == []
     assert seen.pop() == (True, True, 2)
     (card.boot / "user-data").write_text("#cloud-config\n")
-    assert firstboot.customised() == "again"
+    assert cloudinit.customised() == "again"
     assert seen.pop() == (True, False, 1), "cloud-init clean"
     assert seen == []
 
@@ -627,28 +627,28 @@ def test_cloud_init_rests_until_its_files_change(card: Card) -> None:
     off, result = card.root / "etc/cloud/cloud-init.disabled", card.root / "run/cloud-init/result.json"
     (card.boot / "user-data").write_text("#cloud-config\nhostname: pond\n")
     (card.boot / "meta-data").write_text("instance-id: raspy\n")
-    assert firstboot.customised() == ""
+    assert cloudinit.customised() == ""
     assert not off.exists(), "it has not run"
     result.parent.mkdir(parents=True)
     result.write_text("{}")
-    assert firstboot.customised() == "noted"
+    assert cloudinit.customised() == "noted"
     sums = ["sha256sum", "--check", "--status", str(off)]
     assert subprocess.run(sums, env={"PATH": "/usr/bin:/bin"}).returncode == 0, "the condition of the unit"
-    assert firstboot.customised() == ""
+    assert cloudinit.customised() == ""
     assert card.called == []
     (card.boot / "user-data").write_text("#cloud-config\nenable_ssh: true\n")
     assert subprocess.run(sums, env={"PATH": "/usr/bin:/bin"}).returncode == 1
-    assert firstboot.customised() == "again"
+    assert cloudinit.customised() == "again"
     assert card.called == ["cloud-init clean", "systemctl --no-block reboot"]
     assert not off.exists()
-    assert firstboot.customised() == "noted"
+    assert cloudinit.customised() == "noted"
     assert card.called == ["systemctl enable ssh.service", "systemctl --no-block start ssh.service"]
 
 
 def test_who_turned_cloud_init_off_keeps_it_off(card: Card) -> None:
     (card.root / "etc/cloud/cloud-init.disabled").touch()
     (card.boot / "user-data").write_text("#cloud-config\n")
-    assert firstboot.customised() == ""
+    assert cloudinit.customised() == ""
     assert card.called == []
 
 
@@ -667,7 +667,7 @@ def test_ssh_is_off_unless_asked(card: Card, text: str, wanted: bool) -> None:
     (card.boot / "user-data").write_text(f"#cloud-config\n{text}", newline="")
     (card.root / "run/cloud-init").mkdir(parents=True)
     (card.root / "run/cloud-init/result.json").write_text("{}")
-    firstboot.customised()
+    cloudinit.customised()
     assert ("systemctl enable ssh.service" in card.called) is wanted
 
 

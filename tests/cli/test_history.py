@@ -9,12 +9,13 @@ import re
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from raspy.cli import history, plot
+from raspy.cli import history, moments, plot
 from raspy.common import MDP
 from tests.servers.logger_stage import KEY, Book
 from tests.support_devices import short_directory
@@ -218,10 +219,10 @@ def test_the_hour_that_is_there_twice_says_which_it_is() -> None:
         (3600, "2026-10-25 03:00:00"),
         (-182 * 86_400, "2026-04-26 03:00:00"),
     ):
-        assert history.local(back + shift, seconds=True) == text
-        assert history.moment(text) == back + shift
-    assert history.local(back) == "2026-10-25 02:00 +0100"
-    assert history.moment("2026-10-25T02:00+01:00") == history.moment("2026-10-25T01:00Z") == back
+        assert moments.local(back + shift, seconds=True) == text
+        assert moments.moment(text) == back + shift
+    assert moments.local(back) == "2026-10-25 02:00 +0100"
+    assert moments.moment("2026-10-25T02:00+01:00") == moments.moment("2026-10-25T01:00Z") == back
 
 
 def test_the_series_of_a_unit_that_a_key_had_is_found_by_its_name() -> None:
@@ -232,16 +233,16 @@ def test_the_series_of_a_unit_that_a_key_had_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("text", ["1", "h", "-1h", "1e3s", "24 h", "9999999d", "2026-13-01", "nan", "²d", ""])
 def test_a_time_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(history.ArgumentTypeError):
-        history.moment(text)
+    with pytest.raises(ArgumentTypeError):
+        moments.moment(text)
 
 
 def test_times_are_understood() -> None:
-    assert abs(time.time() - 5400 - history.moment("1.5h")) < 5
-    assert abs(time.time() - 7 * 86400 - history.moment("7d")) < 5
-    assert history.moment("999999y") == 0
-    assert history.moment("2026-03-01T18:30") == time.mktime((2026, 3, 1, 18, 30, 0, 0, 0, -1))
-    assert history.moment("2026-03-01") == time.mktime((2026, 3, 1, 0, 0, 0, 0, 0, -1))
+    assert abs(time.time() - 5400 - moments.moment("1.5h")) < 5
+    assert abs(time.time() - 7 * 86400 - moments.moment("7d")) < 5
+    assert moments.moment("999999y") == 0
+    assert moments.moment("2026-03-01T18:30") == time.mktime((2026, 3, 1, 18, 30, 0, 0, 0, -1))
+    assert moments.moment("2026-03-01") == time.mktime((2026, 3, 1, 0, 0, 0, 0, 0, -1))
 
 
 @pytest.mark.parametrize(

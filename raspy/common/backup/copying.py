@@ -40,6 +40,7 @@ class Listed(msgspec.Struct):
     file: str
     name: str
     size: int
+    """Bytes."""
     schema: int = 0
     """Version of a database's schema; 0: it is none."""
 

@@ -200,7 +200,10 @@ def save(job: Job, server: Server, directory: str) -> None:
 
 
 def stage(job: Job, server: Server, directory: str) -> None:
-    """On a pool thread: copy what is to be restored beside what the server keeps, and check it."""
+    """On a pool thread: copy what is to be restored beside what the server keeps, and check it.
+
+    :raises BackupError: another restore waits already
+    """
     from raspy.common.backup import copying, exchange, staging
 
     for identity in staged(directory):

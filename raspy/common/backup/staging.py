@@ -45,6 +45,7 @@ OTHERS_TIME, STORE_TIME = 15.0, 20.0
 LOCK_TIME = 3.0
 """Seconds that a process before this one may take to end."""
 PAUSE = 0.05
+"""Seconds between looks whether something has come about."""
 WAIT, TAKE, DROP = "wait", "take", "drop"
 
 

@@ -288,6 +288,8 @@ class BaseDevice:
 
         A :class:`ReadingError` in place of a value makes that one an error; raised, it is the error of all.
         On a :attr:`slow` device this runs on a thread and must not touch the device's state.
+
+        :raises Unsupported: it is no device that is read
         """
         raise Unsupported(f"{self.oid} {self.name} cannot be read")
 

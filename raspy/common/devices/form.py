@@ -258,6 +258,7 @@ def _shown_again(texts: Sequence[str] | str) -> str:
 
 
 def base_id(device: BaseDevice, prefix: str) -> str:
+    """What the ids of a device's fields begin with."""
     if device.parent is not None:
         return f"{base_id(device.parent, prefix)}:{device.name}"
     return f"{prefix}{device.name or f'new.{device.oid}'}"
@@ -331,7 +332,11 @@ def read_device(device: BaseDevice, given: Given) -> tuple[dict[str, Any], dict[
 
 
 def command_html(device: BaseDevice, name: str, error: str, given: Given, prefix: str) -> str:
-    """The field with which a command is given its value; see :meth:`BaseDevice.command_html`."""
+    """The field with which a command is given its value; see :meth:`BaseDevice.command_html`.
+
+    :raises UnknownCommand: there is no such command
+    :raises NotPermitted: the command is read only
+    """
     command = device.commands.get(name)
     if command is None:
         raise UnknownCommand(f"{device.path} has no command {shown(name)}")
@@ -341,7 +346,10 @@ def command_html(device: BaseDevice, name: str, error: str, given: Given, prefix
 
 
 def read_command(command: Command, given: Given) -> Any:
-    """The value that the form of a command sent, checked; see :meth:`Command.from_form`."""
+    """The value that the form of a command sent, checked; see :meth:`Command.from_form`.
+
+    :raises FieldErrors: with an entry for each field at fault
+    """
     errors = {field_name(name): word("form.unknown") for name in list(given)[:ERRORS_LIMIT] if name != "value"}
     field = _command_field(command, "")
     try:

@@ -16,6 +16,7 @@ from raspy.common.devices.settings import DeviceSettings, Log
 LONGEST_LEASE = 86_400.0
 """Seconds."""
 NOT_READ = -1.0
+"""In place of the seconds between readings: an output has none."""
 BY_LIMIT = 100
 """Characters that name a holder."""
 

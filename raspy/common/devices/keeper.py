@@ -12,7 +12,7 @@ a safe state. Where no Titanic is on the bus (``titanic = false`` in ``[bus]``) 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,7 +20,9 @@ from raspy.common import MDP
 from raspy.common.buscall import BusCaller
 from raspy.common.devices.keptfile import Done, Kept, KeptFile
 from raspy.common.executive import Timer
-from raspy.common.server import Server
+
+if TYPE_CHECKING:
+    from raspy.common.server import Server
 
 STORE = "titanic.store"
 SECTION = "devices"

@@ -12,12 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raspy.common.MDP import ServerError
-from raspy.common.server import Server
+
+if TYPE_CHECKING:
+    from raspy.common.server import Server
 
 FORMAT = 1
 LIMIT = 4 << 20

@@ -60,6 +60,7 @@ class Wish(msgspec.Struct, frozen=True):
     level: float
     by: str
     lease: float
+    """Seconds, from when it was told."""
     told: float
     """On the output's clock."""
 

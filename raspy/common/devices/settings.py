@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raspy.common.devices.device import BaseDevice
 
 SHORTEST_POLL = 0.1
+"""Seconds."""
 ERRORS_LIMIT = 20
 """Fields at fault that are reported."""
 LINES_LIMIT = 65_536

@@ -29,6 +29,7 @@ Content = bool | int | float | str | list[Any] | dict[str, Any]
 HELD = 60.0
 """``max_age``, in s, of a state that its server holds, which is not read but set."""
 OLDEST = 31_536_000.0
+"""Seconds that ``max_age`` may be."""
 
 REASON_LIMIT = 200
 """Characters of a reason that are kept."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from raspy.common.database import SUFFIXES, Database, Schema
 from raspy.common.outbox.reading import Reading
-from raspy.common.server import Server
 from raspy.common.storage import Storage
+
+if TYPE_CHECKING:
+    from raspy.common.server import Server
 
 COLUMNS = "key, time, since, boot, trusted, value, quality, max_age, unit"
 SCHEMAS: tuple[Schema, ...] = (

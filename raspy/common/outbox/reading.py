@@ -15,7 +15,7 @@ from raspy.common.log import printable
 KEY_BYTES = 255
 UNIT_LENGTH = 20
 LONGEST_HOLD = 31_536_000.0
-"""The bounds of ``append``; the logger keeps nothing beyond them that comes in time either."""
+"""The bounds of ``append``, the last in s; the logger keeps nothing beyond them that comes in time either."""
 BODY_BYTES = 8192
 """A body that is longer is no reading of a number."""
 NEAR = 60.0

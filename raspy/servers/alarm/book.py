@@ -224,6 +224,7 @@ class Book:
             self.record.keep(alarm.place, alarm)
 
     def unshelve(self, alarm: Alarm, reason: str, by: str) -> None:
+        """Tell of an alarm again, from now on."""
         self.shelved.pop(alarm.place, None)
         alarm.unshelve(by)
         if reason and not alarm.kept.on:

@@ -25,6 +25,7 @@ PATIENCE = 3.0
 MOST_CHANGES = 50
 """Changes of one alarm that wait for the disk."""
 RETRY = 1.0
+"""Seconds after which a disk that refused is tried again."""
 LAST = 1.0
 """Seconds that what is to be told may take to reach the disk when the server stops."""
 

@@ -19,6 +19,7 @@ EVENT = "/event/notify/"
 """What scenarios tell their owner."""
 
 LONGEST_DELAY = 86_400.0
+"""Seconds."""
 MOST_CHANNELS = 20
 MOST_BUT = 20
 LONGEST_NAME = 200
@@ -89,7 +90,7 @@ class AlarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limit: float | None = None
     """Of ``high``, ``low`` and ``disk`` (%)."""
     hysteresis: Annotated[float, Meta(ge=0)] = 0.0
-    """By how much it must be back."""
+    """By how much it must be back, in the unit of the value."""
     value: bool | float | Annotated[str, Meta(max_length=255)] | None = None
     """Of ``is``: the value that raises it. Of ``server``: ``down`` or ``degraded``. Of ``output``: ``fell`` or
     ``failed``."""

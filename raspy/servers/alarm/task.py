@@ -36,6 +36,7 @@ class Outcome(msgspec.Struct):
     permanent: bool = False
     uncertain: bool = False
     pause: float = 0.0
+    """Seconds."""
     left: list[str] = []
     refused: dict[str, str] = {}
     taken: bool = False

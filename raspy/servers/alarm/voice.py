@@ -72,7 +72,6 @@ class Voice:
         """A write that changes what waits is under way; there is one at a time."""
         self.ping_success = 0.0
         """Unix time in s at which the address outside was last reached."""
-        self.ping_error = ""
         self._fresh: dict[tuple[str, tuple[str, ...]], Entry] = {}
         self._landing: list[Entry] = []
         self._floor = 0
@@ -391,7 +390,6 @@ class Voice:
 
     def _called_out(self, outcome: Outcome) -> None:
         self._ping = None
-        self.ping_error = outcome.error
         if outcome.error:
             self._ping_failures += 1
             if self._ping_failures >= PING_FAILURES:

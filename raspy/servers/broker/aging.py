@@ -18,6 +18,7 @@ BATCH = 300
 SLOTS = 2
 """Slots per second of the wheel of deadlines: a value goes stale at most a second late."""
 PAUSE = 0.002
+"""Seconds until the next batch."""
 WALK = 1000
 """Keys looked at for values of servers that are gone before other sockets and timers have their turn."""
 GRACE = 1.0
@@ -25,7 +26,7 @@ GRACE = 1.0
 MOST_GONE = 1024
 """Servers that are remembered as gone."""
 STALE = -1.0
-"""The deadline of what is stale."""
+"""The deadline (monotonic, s) of what is stale."""
 OVERDUE = "nothing was published in time"
 
 

@@ -24,7 +24,7 @@ PATTERN_LIMIT = 256
 PATTERN_TIME = 0.02
 """Seconds that matching may take over all names."""
 PATTERNS_SHARE = 0.1
-"""Of all time, what patterns of all clients may take together..."""
+"""The part of all time that patterns of all clients may take together..."""
 PATTERNS_AHEAD = 0.1
 """...and seconds of it that they may take ahead."""
 

@@ -14,6 +14,7 @@ from raspy.servers.broker.state import FRAME_OVERHEAD, Budget
 RETRY = 0.02
 """Seconds between attempts to send to a client whose queue was full."""
 SLOWEST_RETRY = 0.5
+"""Seconds that these become, at most."""
 STALLED = 60.0
 """Seconds after which a client that takes nothing is given up."""
 LARGE = 4096

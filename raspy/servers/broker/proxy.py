@@ -55,6 +55,7 @@ NAMED = ("device", "server", "event", "scenario", "variable", "alarm")
 MOST_NAMED = 64
 LONGEST_NAME = 64
 LOG_INTERVAL = 10.0
+"""Seconds between lines of the log on what is dropped."""
 
 WRONG_FRAMES, WRONG_SEQUENCE, WRONG_KEY = "not 3 frames", "the sequence is not 8 bytes", "bad key"
 NOT_YOURS, WRONG_BODY, LONG_BODY = "only the broker writes /server/", "not a reading", "body too long"

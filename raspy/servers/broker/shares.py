@@ -14,6 +14,7 @@ FEW = 1024
 """Values of a revoked host that stay, stale, to be seen; of one that has more they are all deleted."""
 BATCH = 300
 PAUSE = 0.01
+"""Seconds until the next batch."""
 
 
 class Share:

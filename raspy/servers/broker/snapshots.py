@@ -77,13 +77,13 @@ class Route:
         self.held = 0
 
     def room_for(self, size: int) -> bool:
-        """Whether a shared body may be sent, given those that still wait for the reader."""
+        """Whether a shared body of ``size`` bytes may be sent, given those that still wait for the reader."""
         while self.under_way and self.under_way[0][0].done:
             self.held -= self.under_way.popleft()[1]
         return not self.under_way or self.held + size <= ROUTE_BYTES
 
     def hold(self, tracker: zmq.MessageTracker, size: int) -> None:
-        """Note that a shared body was sent."""
+        """Note that a shared body of ``size`` bytes was sent."""
         self.under_way.append((tracker, size))
         self.held += size
 

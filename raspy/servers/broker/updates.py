@@ -29,11 +29,12 @@ SUBSCRIBER_LIMIT = 1000
 PATIENCE = 0.2
 """Seconds that full subscribers may hold up the collector before their updates are dropped."""
 RETRY = 0.002
+"""Seconds between attempts meanwhile."""
 SHORTEST_LOSSY, LONGEST_LOSSY = 1.0, 64.0
 """Seconds until subscribers are waited for again; doubled each time that waiting was in vain."""
 CLOSE_MS = 100
-"""Not 0: libzmq 4.3 aborts when a peer goes that has read half a message, while its queue is thrown away
-(libzmq issue 3442)."""
+"""ms that a closed socket goes on sending. Not 0: libzmq 4.3 aborts when a peer goes that has read half a message,
+while its queue is thrown away (libzmq issue 3442)."""
 LARGE = 16_384
 """Bytes from which a body is shared with libzmq instead of copied."""
 LARGE_WINDOW = 16 << 20
@@ -47,6 +48,7 @@ REBIND = 0.25
 """Seconds until the address is bound again: libzmq closes the old socket by itself, and removes its file."""
 SUBSCRIPTIONS_QUEUED = 100
 LOG_INTERVAL = 10.0
+"""Seconds between lines of the log on what was lost."""
 
 
 class Updates:

@@ -39,6 +39,7 @@ FLYING = 32
 MOST_HELD = 64
 """Devices that one run may hold."""
 LONGEST_WAIT = 86_400.0
+"""Seconds."""
 TEXT = 1000
 """Characters of a line of the log or of a message."""
 FIELDS = 8000

@@ -37,7 +37,7 @@ TURN = 8
 BACKOFF = (0.2, 10.0)
 """Seconds between a nursery's end and the next start: the first time after a short life, and the longest."""
 SETTLED = 60.0
-"""A nursery that lived so long is replaced at once."""
+"""Seconds: a nursery that lived so long is replaced at once."""
 CHECK = Limits(memory=128, cpu=5.0, wall=10.0, output=100_000)
 """For compiling."""
 

@@ -40,6 +40,7 @@ Told = Callable[[str, str], None]
 class Flight:
     """One command.
 
+    :param lifetime: seconds after which it is late, and done no more
     :param kept: called once it is safe with Titanic, or over: nothing is lost any more when core ends
     """
 
@@ -104,6 +105,7 @@ class Delivery:
         :param identity: 32 hexadecimal digits, the same whenever the same command is sent again
         :param by: who holds the output then
         :param kept: called once it is safe with Titanic, or over
+        :param lifetime: seconds
         """
         service, device = place(self.server.hostname, command.device)
         body = exec_frames(device, command.command, command.value, command.seconds, by)

@@ -387,6 +387,10 @@ def _unspoken(code: int) -> End:
 
 
 def name_of(code: int) -> str:
+    """How a process ended, in words.
+
+    :param code: its exit code; minus the number of the signal that ended it
+    """
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -252,7 +252,10 @@ class Scenario:
         self._teller.event("fired", by=self.cause.get("by"))
 
     def stop(self, why: str, grace: float | None = None) -> None:
-        """End its run: it is asked to, then killed. What it holds is let go. Harmless when it does not run."""
+        """End its run: it is asked to, then killed. What it holds is let go. Harmless when it does not run.
+
+        :param grace: seconds from asking to killing; None: its own
+        """
         self._again = None
         # What core's own end cuts off, the next start is to find.
         if self._core is not None and not self._core.scenarios.stopped and self._arming.rest():

@@ -366,6 +366,7 @@ class State:
         """What the store has, as it is to be kept here; None when that is here already.
 
         :param more: entries that are going to be added besides
+        :raises StateError: it is null, or there is no room for it
         :raises ValueError: it cannot be
         """
         entry = self.find(name)

@@ -40,7 +40,10 @@ def decoded(text: str, kind: type[T], what: str) -> T:
 
 
 def kept(server: Core, act: Callable[[Done], Any], answer: Callable[[], Any]) -> Later:
-    """As :func:`raspy.common.verbs.kept`; what the state refuses is a 400."""
+    """As :func:`raspy.common.verbs.kept`; what the state refuses is a 400.
+
+    :raises VerbError: the state refuses
+    """
     try:
         return verbs.kept(server, act, answer)
     except StateError as error:

@@ -40,7 +40,6 @@ REST = 5.0
 COLDEST, HOTTEST = 0.0, 100.0
 """Temperatures, in °C, at which the water would freeze or boil; it does neither, and stays at them."""
 
-Degrees = Annotated[float, Meta(ge=0, le=100, extra={"unit": "°C"})]
 Level = Annotated[
     float,
     Meta(

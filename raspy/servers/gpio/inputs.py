@@ -19,6 +19,7 @@ from raspy.servers.gpio.outputs import Line
 ASKED = 0.1
 """Seconds between looks at a contact whose chip tells no edges."""
 LONGEST_POLL = 600.0
+"""Seconds."""
 ROUNDS = 16
 """Portions of edges that are taken at one reading of a counter; what is left is taken at the next."""
 
@@ -188,8 +189,6 @@ class Contact(GpioInput):
     )
 
     def __init__(self, json: str | bytes | Mapping[str, Any] | None = None) -> None:
-        self.presses = 0
-        """Since the server's start."""
         self._watched = -1
         self._was: bool | None = None
         self._pressed_at: int | None = None
@@ -272,7 +271,6 @@ class Contact(GpioInput):
             self._pressed_at = edge.time
         elif self._pressed_at is not None:
             seconds, self._pressed_at = (edge.time - self._pressed_at) / 1e9, None
-            self.presses += 1
             kind = "long" if seconds >= self._contact.long else "short"
             self._tell("press", {"press": kind, "seconds": round(seconds, 3)})
 

@@ -34,8 +34,10 @@ MOST_OF_HOST = 256
 KEY_BYTES = 255
 UNIT_LENGTH = 20
 OLDEST_AGE = 10 * 365 * 86_400.0
+"""Seconds."""
 LONGEST_HOLD = 31_536_000
 HOLD = 60
+"""Seconds that a reading holds: at most, and when it does not say."""
 SAME = 120_000
 """ms; the clock of a boot that was not set in between went on, so readings that are moved by nearly the same are moved
 by the same."""
@@ -53,6 +55,7 @@ class Late(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     key: str
     time: float
     age: float | None
+    """Seconds; None when its sender cannot tell."""
     value: bool | float | None
     quality: str
     max_age: float = HOLD

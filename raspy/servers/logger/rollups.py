@@ -14,7 +14,7 @@ from raspy.servers.logger.rows import OK, Rows
 
 CODES = "qIIdddBI"
 NONE = 0.0
-"""Stands for minimum, mean and maximum where nothing was good."""
+"""Stands for minimum, mean and maximum, whatever their unit, where nothing was good."""
 
 
 class Buckets:

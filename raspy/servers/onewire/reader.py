@@ -66,8 +66,9 @@ ENTRY = re.compile(r"([0-9a-fA-F]{2})-([0-9a-fA-F]{12})")
 
 LOWEST, HIGHEST = -55.0, 125.0
 POWER_ON = 85.0
+"""°C that a probe says after power-on, before it has measured (DS18B20 data sheet, table 1)."""
 CLONE_ON = 25.0
-"""What a clone says after power-on whose byte 7 is :data:`CLONE`."""
+"""°C that a clone says then whose byte 7 is :data:`CLONE`."""
 CLONE = 0x66
 JUMP = 10.0
 """Degrees from one reading to the next beyond which a doubtful one is not believed."""

@@ -16,8 +16,6 @@ import msgspec
 from raspy.common.devices.errors import ReadingError
 
 CENTURY = 2000
-PM = 0x40
-"""Afternoon in the hours of a DS1307 or DS3231 that counts 12 of them; their bit 6 says that it does."""
 
 
 class Content(msgspec.Struct, frozen=True):

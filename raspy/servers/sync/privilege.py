@@ -74,6 +74,7 @@ def hwclock_command(device: str) -> list[str]:
 def run(command: list[str], patience: float = PATIENCE) -> None:
     """Run a command to its end, with nothing on its standard input.
 
+    :param patience: seconds that it may take
     :raises PrivilegeError: it cannot be run, fails, or takes too long and is killed
     """
     called = os.path.basename(command[2] if command[0] == SUDO else command[0])

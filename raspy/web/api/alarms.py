@@ -39,6 +39,7 @@ class Definition(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_
     but: Annotated[list[Text], Meta(max_length=20)] = []
     limit: float | None = None
     hysteresis: Annotated[float, Meta(ge=0)] = 0.0
+    """In the unit of the value."""
     value: bool | float | Annotated[str, Meta(max_length=255)] | None = None
     delay: Annotated[float, Meta(ge=0, le=86_400, extra={"unit": "s"})] = 0.0
     severity: Literal["info", "warning", "critical"] = "warning"

@@ -1,7 +1,8 @@
 """Operations of the API: each is declared once, and both its route and its description are made from that.
 
 A module of operations has an :class:`Operations`; its functions are registered there and take the site, the visit, and
-by name what was declared of the path, of the query and as ``body``. What is given to them has been checked.
+by name what was declared of the path, of the query and as ``body``. What is given to them has been checked. They refuse
+by raising a Refusal (raspy.web.refusal).
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ class Job(msgspec.Struct, forbid_unknown_fields=True):
     jitter: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     misfire: Literal["once", "skip", "all"] = "once"
     grace: Annotated[float, Meta(ge=0, le=86400)] = 60.0
+    """Seconds."""
     trusted: bool = False
     scenario: Annotated[str, Meta(max_length=63)] = ""
     """That is run."""

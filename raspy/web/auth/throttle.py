@@ -19,6 +19,7 @@ ATTEMPTS = 10
 ALL = 50
 """The same of all addresses together."""
 WINDOW = 900.0
+"""Seconds."""
 FIRST, LONGEST = 5.0, 900.0
 """Seconds: the first wait; it doubles with each further wrong one, up to the longest."""
 QUIET = 86400.0

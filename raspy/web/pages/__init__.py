@@ -1,4 +1,7 @@
-"""The pages. A new one is a module here with ``ROUTES``, a template, and a line below."""
+"""The pages. A new one is a module here with ``ROUTES``, a template, and a line below.
+
+What the function of a route raises is its answer: a Refusal, or an Elsewhere (raspy.web.refusal).
+"""
 
 from __future__ import annotations
 

@@ -133,7 +133,10 @@ def forms(visit: Visit, form: dict[str, Any], again: Shown) -> dict[str, Any]:
 
 
 def made(visit: Visit, html: object) -> str:
-    """A form that a server made, as the page may show it."""
+    """A form that a server made, as the page may show it.
+
+    :raises Refusal: it is no form
+    """
     try:
         return checked(html)
     except FormError as error:

@@ -33,6 +33,7 @@ class Request(msgspec.Struct):
     service: str
     state: str
     age: float
+    """Seconds since it came."""
     failures: int = 0
     lifetime: float | None = None
     reason: str = ""
