@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from raspy.common.devices import plugins
 from raspy.common.devices.device import DeviceRegister, FieldErrors
@@ -163,15 +161,6 @@ def test_a_file_that_is_none_keeps_nobody_waiting(tmp_path: Path, caplog: pytest
     (tmp_path / "dir-1.dist-info" / "entry_points.txt").mkdir(parents=True)
     assert plugins.found([str(tmp_path)]) == {}
     assert len(caplog.messages) == 2
-
-
-@given(st.binary() | st.text("[]raspy.devices=:#;\n \r\t").map(lambda text: f"[raspy.devices]\n{text}".encode()))
-def test_arbitrary_text_is_read_or_refused(text: bytes) -> None:
-    try:
-        entries = list(plugins.entry_points(text.decode(), plugins.GROUP))
-    except ValueError:
-        return
-    assert all(plugins.REFERENCE.fullmatch(reference) for _, reference in entries)
 
 
 def test_a_class_is_imported_when_it_is_asked_for(site: Path) -> None:
