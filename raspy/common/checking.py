@@ -18,10 +18,10 @@ def check_config(config: Config, starting: bool = False) -> list[str]:
     :raises ConfigError: the first mistake found
     """
     others.find()
-    config.check_sections(known_sections())
     chosen = chosen_servers(config)
+    config.check_sections(known_sections())
     sections: dict[str, type[Section]] = {"bus": BusConfig, "run": RunConfig}
-    broken: list[str] = []
+    broken: dict[str, str] = {}
     for name, entry in SERVERS.items():
         try:
             sections[name] = load_class(name).CONFIG
@@ -29,7 +29,8 @@ def check_config(config: Config, starting: bool = False) -> list[str]:
             # Its keys cannot be told then, which matters only where it is to run.
             if name in chosen and not entry.package:
                 raise
-            broken += [str(error)] if name in chosen else []
+            if name in chosen:
+                broken[name] = str(error)
 
     def look(name: str, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -37,7 +38,7 @@ def check_config(config: Config, starting: bool = False) -> list[str]:
         except Exception as error:
             if isinstance(error, ConfigError) or name not in SERVERS or not SERVERS[name].package:
                 raise
-            broken.append(str(others.refusal(name, SERVERS[name], error)))
+            broken.setdefault(name, str(others.refusal(name, SERVERS[name], error)))
 
     for name, section in sections.items():
         if section.SECTION:
@@ -53,4 +54,4 @@ def check_config(config: Config, starting: bool = False) -> list[str]:
             bus.check_reach()
         except ConfigError as error:
             raise config.located(error, BusConfig) from error
-    return broken
+    return list(broken.values())
