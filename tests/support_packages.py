@@ -11,6 +11,8 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.support_processes import TOP
 
 BUILDER = TOP / ".venv" / "builder"
@@ -22,9 +24,25 @@ def install(source: Path, site: Path) -> None:
     if not (BUILDER / "setuptools").is_dir():
         _unpack(source, site)
         return
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    _pip("install", "--target", str(site), str(source))
+
+
+def wheel(source: Path, target: Path) -> Path:
+    """Build the wheel of a package, without a network.
+
+    :raises pytest.skip.Exception: there is nothing to build it with
+    """
+    if not (BUILDER / "setuptools").is_dir():
+        pytest.skip("needs setuptools: scripts/bootstrap tests fetches it")
+    _pip("wheel", "--wheel-dir", str(target), str(source))
+    (made,) = target.glob("*.whl")
+    return made
+
+
+def _pip(*words: str) -> None:
+    command = [sys.executable, "-m", "pip", *words, "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--target", str(site), str(source)],
+        [*command, "--no-index", "--no-deps", "--no-build-isolation"],
         env={**os.environ, "PYTHONPATH": str(BUILDER), "PIP_CONFIG_FILE": os.devnull},
         capture_output=True,
         text=True,
