@@ -1,4 +1,5 @@
-"""Checks the configuration, then that the broker answers, then that every server which should be up is.
+"""Checks the configuration and the packages that bring servers, then that the broker answers, then that every server
+which should be up is.
 
 Exit code: 0 all is well, 1 something is not up, 2 the configuration is wrong.
 """
@@ -12,9 +13,9 @@ from raspy.cli import FAILED, GOOD
 from raspy.cli.command import Request
 from raspy.cli.status import act as status
 from raspy.cli.status import problem, well
-from raspy.common import MDP
+from raspy.common import MDP, others
+from raspy.common.checking import check_config
 from raspy.common.log import printable
-from raspy.common.runner import check_config
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -24,9 +25,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def act(request: Request) -> list[dict[str, Any]]:
     """Check one after the other; what does not answer ends it."""
-    check_config(request.config)
+    broken = [*others.find(), *check_config(request.config)]
     place = request.config.path or "no file, so the defaults"
     checks = [{"check": "configuration", "good": True, "text": place}]
+    checks += [{"check": "packages", "good": False, "text": problem} for problem in broken]
     if request.arguments.offline:
         return checks
     try:

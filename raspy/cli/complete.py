@@ -1,5 +1,5 @@
 """Not listed: what completion scripts ask for, one a line. ``raspy __complete WHAT PREFIX``, where WHAT is
-keys, services, devices, scenarios, variables or jobs.
+keys, services, devices, scenarios, variables, jobs, or servers, which are those of other packages.
 
 Silent and quick: when the broker does not answer there is nothing to offer.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 from raspy.cli.command import Request, body_value
-from raspy.common import MDP
+from raspy.common import MDP, others
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
+from raspy.common.registry import SERVERS
 
 DEVICE = "/device/"
 BRANCHES = {"scenarios": "/scenario/", "variables": "/variable/"}
@@ -22,13 +23,16 @@ PATIENCE = 0.5
 
 def arguments(parser: ArgumentParser) -> None:
     """What to complete."""
-    parser.add_argument("what", choices=["keys", "services", "devices", *BRANCHES, "jobs"])
+    parser.add_argument("what", choices=["keys", "services", "devices", *BRANCHES, "jobs", "servers"])
     parser.add_argument("prefix", nargs="?", default="")
 
 
 def act(request: Request) -> list[str]:
     """The words that begin with the prefix."""
     prefix = request.arguments.prefix
+    if request.arguments.what == "servers":
+        others.find()
+        return [name for name, entry in SERVERS.items() if entry.package and name.startswith(prefix)]
     try:
         if request.arguments.what == "keys":
             return list(request.snapshot(prefix or "/", PATIENCE))

@@ -16,7 +16,7 @@ from raspy.cli.scenario import NAMED as SCENARIO_VERBS
 from raspy.common.registry import SERVERS
 
 SHELLS = ("bash", "zsh", "fish")
-SERVER_COMMANDS = ("server", "make-safe")
+SERVER_COMMANDS = ("server", "make-safe", "restart", "device new", "device template")
 KEY_COMMANDS = ("get", "watch", "history")
 DEVICE_COMMANDS = ("exec", "device show", "device edit", "device delete")
 NAMED = {
@@ -25,7 +25,7 @@ NAMED = {
     "variables": [f"variable {verb}" for verb in ("get", "set", "delete")],
 }
 """The commands that take the name of a scenario, a cron job or a variable."""
-SERVERS_OF_DEVICES = ("device new", "device template")
+OWN = [name for name, entry in SERVERS.items() if not entry.package]
 FILES = ("--config", "--output", "--report", "--code", "--entries", "--conf")
 """Options whose value is a file."""
 
@@ -78,12 +78,12 @@ def show(result: dict[str, str]) -> None:
 def words_of_commands() -> list[tuple[str, str]]:
     """For each shell pattern of commands, the shell words that give their next argument."""
     return [
-        ("|".join(SERVER_COMMANDS), " ".join(SERVERS)),
+        # Those of other packages are there, or not, when they are asked for.
+        ("|".join(SERVER_COMMANDS), f'{" ".join(OWN)} $(raspy __complete servers "$current" 2>/dev/null)'),
         ("completion", " ".join(SHELLS)),
         ("|".join(KEY_COMMANDS), '$(raspy __complete keys "$current" 2>/dev/null)'),
         ("|".join(DEVICE_COMMANDS), '$(raspy __complete devices "$current" 2>/dev/null)'),
         *(("|".join(known), f'$(raspy __complete {what} "$current" 2>/dev/null)') for what, known in NAMED.items()),
-        ("|".join(SERVERS_OF_DEVICES), " ".join(SERVERS)),
         *((name, " ".join(verbs_of(parser))) for name, parser in parsers().items() if parser and verbs_of(parser)),
         ("queue list", " ".join(STATES)),
         ("call|request", '$(raspy __complete services "$current" 2>/dev/null)'),
@@ -204,7 +204,7 @@ complete -c raspy -f"""
             value = " -r -F" if option in FILES else " -x" if option in with_value() else ""
             lines.append(f'complete -c raspy -n "__raspy_at {quoted(pattern)}" -l {option[2:]}{value}')
     for pattern, words in words_of_commands():
-        source = words.replace('"$current"', "(commandline -ct)").removeprefix("$") if "$" in words else words
+        source = words.replace('"$current"', "(commandline -ct)").replace("$(", "(")
         for each in pattern.split("|"):
             lines.append(f'complete -c raspy -n "__raspy_at {quoted(each + " ")}" -a {quoted(source)}')
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ import sys
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta as Meta  # also for who declares a section
 
 from raspy.common.MDP import GenericError
 

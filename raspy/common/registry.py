@@ -1,6 +1,7 @@
 """The registry of the servers: all that the command line and the supervisor know of them.
 
-It names them and imports none, so it stands below them: a new server is its module and a line here.
+It names them and imports none, so it stands below them: a new server is its module and a line here. Those of
+other packages are added by :mod:`raspy.common.others`, in a process that asks for them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ class Entry:
         a process of its own whenever the server has ended
     :param section: its section of the configuration, when that is not named as the server is
     :param environment: what its process's environment has besides, unless it has it already
+    :param package: name and version of the package that brings it; empty: it is RasPy's own
     """
 
-    __slots__ = ("default", "environment", "output", "place", "section", "text")
+    __slots__ = ("default", "environment", "output", "package", "place", "section", "text")
 
     def __init__(
         self,
@@ -28,6 +30,7 @@ class Entry:
         output: bool = False,
         section: str | None = None,
         environment: dict[str, str] | None = None,
+        package: str = "",
     ) -> None:
         self.place = place
         self.text = text
@@ -35,6 +38,7 @@ class Entry:
         self.output = output
         self.section = section
         self.environment = environment or {}
+        self.package = package
 
 
 SERVERS: dict[str, Entry] = {

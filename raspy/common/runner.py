@@ -100,13 +100,18 @@ def say(problem: object, json: bool = False, name: str = "raspy") -> None:
 def load_class(name: str) -> Any:
     """Import the class of a server.
 
-    :raises ConfigError: there is no such server, or a Python module that it needs is not installed
+    :raises ConfigError: there is no such server, a Python module that it needs is not installed, or another package's
+        cannot be used
     """
-    from raspy.common.config import ConfigError
+    from raspy.common.config import ConfigError, shown
 
-    entry = SERVERS.get(name)
-    if entry is None:
-        raise ConfigError(f"there is no server {name!r}; known are {', '.join(SERVERS)}")
+    if not is_known(name):
+        raise ConfigError(f"there is no server {shown(name)}; known are {', '.join(SERVERS)}")
+    entry = SERVERS[name]
+    if entry.package:
+        from raspy.common import others
+
+        return others.load(name, entry)
     module, _, attribute = entry.place.partition(":")
     try:
         return getattr(__import__(module, fromlist=[attribute]), attribute)
@@ -115,6 +120,15 @@ def load_class(name: str) -> Any:
             f"server {name} needs the Python module {error.name}, which is not installed: "
             f"install it, or leave {name} out of servers in [run]"
         ) from error
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a server of that name; only for one that is not RasPy's own is looked what is installed."""
+    if name not in SERVERS:
+        from raspy.common import others
+
+        others.find()
+    return name in SERVERS
 
 
 def load_config(path: str | None = None) -> Config:
@@ -126,8 +140,28 @@ def load_config(path: str | None = None) -> Config:
     from raspy.common.config import Config
 
     config = Config.load(path)
-    config.check_sections(known_sections())
+    check_sections(config)
     return config
+
+
+def check_sections(config: Config) -> None:
+    """Refuse sections that no server has.
+
+    A section is believed when ``servers`` in ``[run]`` names its server; that there is one is looked at where it is to
+    be started. So no other process has to know what is installed, and a package that is gone stops nothing else.
+
+    :raises ConfigError: with the section's name and line
+    """
+    from raspy.common.config import ConfigError, RunConfig
+
+    believed = config.section(RunConfig).servers
+    try:
+        config.check_sections([*known_sections(), *believed])
+    except ConfigError:
+        from raspy.common import others
+
+        others.find()
+        config.check_sections([*known_sections(), *believed])
 
 
 def chosen_servers(config: Config) -> list[str]:
@@ -139,48 +173,10 @@ def chosen_servers(config: Config) -> list[str]:
 
     wanted = config.section(RunConfig).servers
     for name in wanted:
-        if name not in SERVERS:
+        if not is_known(name):
             problem = f"there is no server {shown(name)}; known are {', '.join(SERVERS)}"
             raise config.refusal(RunConfig, "servers", problem)
     return [name for name, entry in SERVERS.items() if (name in wanted if wanted else entry.default)]
-
-
-def check_config(config: Config, starting: bool = False) -> None:
-    """Check every section of every server, and of those that run here whether this machine lets them.
-
-    :param starting: they are about to be started, so their ports must be free
-    :raises ConfigError: the first mistake found
-    """
-    from raspy.common.config import BusConfig, ConfigError, RunConfig, Section, local_hostname
-
-    config.check_sections(known_sections())
-    sections: list[type[Section]] = [BusConfig, RunConfig]
-    chosen = chosen_servers(config)
-    here: list[type[Section]] = []
-    for name in SERVERS:
-        try:
-            section: type[Section] = load_class(name).CONFIG
-        except ConfigError:
-            # Its keys cannot be told then, which matters only where it is to run.
-            if name in chosen:
-                raise
-            continue
-        sections.append(section)
-        if name in chosen:
-            here.append(section)
-    for section in sections:
-        if section.SECTION:
-            config.section(section)
-    local_hostname(config.section(BusConfig))
-    for section in here:
-        config.check_here(section, starting)
-    if "broker" not in chosen:
-        # Whether this host's own key is there is told when it is needed: it may come later than the configuration.
-        bus = config.section(BusConfig)
-        try:
-            bus.check_reach()
-        except ConfigError as error:
-            raise config.located(error, BusConfig) from error
 
 
 def run_server(name: str, config_path: str | None = None, json: bool = False) -> int:
@@ -193,7 +189,7 @@ def run_server(name: str, config_path: str | None = None, json: bool = False) ->
         from raspy.common.config import ConfigError
         from raspy.common.process import RESTART
 
-        config.check_sections(known_sections())
+        check_sections(config)
         server = load_class(name)
         config.check_here(server.CONFIG)
         if name != "broker":
@@ -203,6 +199,10 @@ def run_server(name: str, config_path: str | None = None, json: bool = False) ->
         _settle(name, server)
         try:
             made = server.from_config(config)
+            if made.service != name and SERVERS[name].package:
+                from raspy.common import others
+
+                raise others.refusal(name, SERVERS[name], ValueError(f"its service is {made.service!r}"))
             made.run()
             return RESTART if made.again else GOOD
         except ConfigError as error:
@@ -288,8 +288,20 @@ def make_safe(name: str, config_path: str | None = None, json: bool = False, end
 
 
 def check(config_path: str | None = None, json: bool = False, starting: bool = False) -> int:
-    """Check the configuration as :func:`check_config` does; return the exit code."""
-    return _guarded("check", config_path, json, lambda config: check_config(config, starting))
+    """Check the configuration as :mod:`raspy.common.checking` does; return the exit code.
+
+    What is wrong with another package stops nothing: it is told, but for what the server's own process will tell.
+    """
+
+    def act(config: Config) -> None:
+        from raspy.common import others
+        from raspy.common.checking import check_config
+
+        for problem in others.find():
+            say(problem, json, "check")
+        check_config(config, starting)
+
+    return _guarded("check", config_path, json, act)
 
 
 def _guarded(name: str, config_path: str | None, json: bool, act: Callable[[Config], int | None]) -> int:

@@ -100,8 +100,13 @@ class Server(Executive, Statistics):
 
     @classmethod
     def _configured(cls, bus: dict[str, Any], settings: Any) -> Self:
-        """Make the instance; to be overridden by a class with a section of its own."""
-        return cls(**bus)
+        """Make the instance. One with a section is called as that is, and has the section's values as ``settings``; to
+        be overridden by a class whose constructor takes something else."""
+        if not cls.CONFIG.SECTION:
+            return cls(**bus)
+        made = cls(service=cls.CONFIG.SECTION, **bus)
+        made.settings = settings  # type: ignore[attr-defined]
+        return made
 
     @property
     def name(self) -> str:

@@ -332,8 +332,9 @@ class Supervisor:
             del self.children[child.name]
         elif child.exit_code != runner.WRONG_USE:
             child.wait()
-        elif child.starts == 1 and not child.was_ready and not self._reloaded:
-            # The very first start, which somebody is looking at; from then on animals depend on the others.
+        elif child.starts == 1 and not child.was_ready and not self._reloaded and not SERVERS[child.name].package:
+            # The very first start, which somebody is looking at; from then on animals depend on the others. A package
+            # of somebody else's that is broken stops nothing else even then.
             logger.error("%s cannot start: everything is stopped", child.name)
             self.exit_code = runner.WRONG_USE
             self.shutdown()

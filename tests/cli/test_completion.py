@@ -53,6 +53,10 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert set(completed(tmp_path, "raspy ")) == {*COMMANDS, "--help", "--version"}
     assert completed(tmp_path, "raspy server ") == list(SERVERS)
     assert completed(tmp_path, "raspy make-safe br") == ["broker"]
+    # Those of other packages.
+    assert completed(tmp_path, "raspy server t", "thermal") == ["titanic", "thermal"]
+    assert completed(tmp_path, "raspy restart the", "thermal") == ["thermal"]
+    assert completed(tmp_path, "raspy device new f") == ["fake"]
     assert completed(tmp_path, "raspy watch --") == ["--help", "--count", "--for", "--json", "--config"]
     assert completed(tmp_path, "raspy completion z") == ["zsh"]
     assert completed(tmp_path, "raspy status ") == []
@@ -90,6 +94,8 @@ def test_bash_completes(tmp_path: Path) -> None:
 FISH = {
     "raspy sta": ["status"],
     "raspy help sta": ["status"],
+    "raspy server br": ["broker"],
+    "raspy restart /dev": ["/device/level"],
     "raspy --json --config x.toml queue list ": ["pending", "parked", "late", "done"],
     "raspy queue list late ": [],
     "raspy watch --count 3 ": ["/device/level"],

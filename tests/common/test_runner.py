@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from raspy.common import runner
+from raspy.common.checking import check_config
 from raspy.common.config import Config, ConfigError
 from raspy.common.process import ExecutiveProcess
 from raspy.common.registry import SERVERS, Entry
@@ -283,9 +284,9 @@ def test_a_missing_module_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(SERVERS, "new", Entry("raspy_is_without_this:Server", "", default=False))
     with pytest.raises(ConfigError, match=r"server new needs the Python module raspy_is_without_this.*install"):
         runner.load_class("new")
-    runner.check_config(Config())
+    check_config(Config())
     with pytest.raises(ConfigError, match="needs the Python module"):
-        runner.check_config(Config({"run": {"servers": ["new"]}}))
+        check_config(Config({"run": {"servers": ["new"]}}))
 
 
 def test_servers_start_in_the_registrys_order() -> None:

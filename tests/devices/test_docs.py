@@ -1,4 +1,5 @@
-"""docs/devices.rst: the classes and the form that it shows work. Its example package is tried in test_register."""
+"""docs/devices.rst and new-device.rst: the classes and the form that they show work. The chapter's package is tried in
+test_register, its commands in tests/integration/test_examples.py."""
 
 from __future__ import annotations
 
@@ -15,9 +16,8 @@ from tests.support_forms import Page
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCKS = [
     textwrap.dedent(block)
-    for block in re.findall(
-        r"\.\. code-block:: python\n\n((?:   .*\n|\n)+)", (DOCS / "devices.rst").read_text(encoding="utf-8")
-    )
+    for page in ("devices.rst", "new-device.rst")
+    for block in re.findall(r"\.\. code-block:: python\n\n((?:   .*\n|\n)+)", (DOCS / page).read_text(encoding="utf-8"))
 ]
 
 

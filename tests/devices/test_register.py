@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Generator
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from raspy.common.devices import plugins
 from raspy.common.devices.device import DeviceRegister, FieldErrors
@@ -22,6 +18,7 @@ from raspy.common.devices.host import DeviceServer
 from raspy.common.devices.sensor import SensorTemperature, SensorWind
 from raspy.servers.fake import Fake
 from tests.support_devices import ask, broker, started, until
+from tests.support_packages import inform, install
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "device"
 
@@ -38,14 +35,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path, Non
             del sys.modules[name]
 
 
-def install(site: Path, text: str | bytes, name: str = "some-1.0.dist-info") -> Path:
-    """What pip leaves of a package's entry points."""
-    (site / name).mkdir()
-    file = site / name / "entry_points.txt"
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return file
-
-
 def module(site: Path, name: str, oid: str = "odd.thing", body: str = "") -> None:
     (site / f"{name}.py").write_text(
         f"from raspy.common.devices.device import BaseDevice, Command, DeviceSettings\n"
@@ -57,24 +46,7 @@ def test_the_example_of_the_documentation_installs_and_works(tmp_path: Path) -> 
     """As its owner would: pip makes a package of it, and a server finds it in a process of its own."""
     source, target = tmp_path / "source", tmp_path / "target"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    lines = [line for file in source.iterdir() for line in file.read_text(encoding="utf-8").splitlines()]
-    assert len(lines) <= 40
-    if importlib.util.find_spec("setuptools") is None or importlib.util.find_spec("pip") is None:
-        # what pip would leave there
-        target.mkdir()
-        shutil.copy(source / "reef_ph.py", target)
-        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        entries = [f"{oid} = {path}" for oid, path in project["entry-points"]["raspy.devices"].items()]
-        install(target, "\n".join(["[raspy.devices]", *entries]), "reef_ph-1.0.dist-info")
-    else:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-        done = subprocess.run(
-            [*pip, "--no-deps", "--no-build-isolation", "--target", str(target), str(source)],
-            capture_output=True,
-            text=True,
-            timeout=110,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    install(source, target)
     (tmp_path / "ph").write_text("8.1\n")
     script = (
         "import sys\n"
@@ -106,13 +78,13 @@ def test_the_example_of_the_documentation_installs_and_works(tmp_path: Path) -> 
 
 
 def test_found_reads_what_is_installed(tmp_path: Path) -> None:
-    install(
+    inform(
         tmp_path,
         "; a comment\n[console_scripts]\nx = y\n[raspy.devices]\r\n\n# more\n"
         '  sensor.ph=a.b : C.D  [extra, other]\n[other]\nsensor.no = "rubbish\n',
         "one-1.dist-info",
     )
-    install(tmp_path, "[raspy.devices]\nmedia.lamp = lamp:Lamp\n", "Two.egg-info")
+    inform(tmp_path, "[raspy.devices]\nmedia.lamp = lamp:Lamp\n", "Two.egg-info")
     (tmp_path / "three-1.dist-info").mkdir()
     (tmp_path / "four-1.dist-info").write_text("a file")
     found = plugins.found([str(tmp_path), str(tmp_path / "no"), str(tmp_path / "four-1.dist-info")])
@@ -123,11 +95,11 @@ def test_what_is_first_on_the_path_is_taken(tmp_path: Path, caplog: pytest.LogCa
     first, second = tmp_path / "first", tmp_path / "second"
     for directory in (first, second):
         directory.mkdir()
-    install(first, "[raspy.devices]\na = one:New\n", "some_thing-2.dist-info")
-    install(second, "[raspy.devices]\na = one:Old\nb = one:Gone\n", "Some.Thing-1.dist-info")
+    inform(first, "[raspy.devices]\na = one:New\n", "some_thing-2.dist-info")
+    inform(second, "[raspy.devices]\na = one:Old\nb = one:Gone\n", "Some.Thing-1.dist-info")
     assert plugins.found([str(first), str(second), str(first)]) == {"a": "one:New"}
     assert caplog.messages == []
-    install(second, "[raspy.devices]\na = two:A\nc = two:C\n", "two-1.dist-info")
+    inform(second, "[raspy.devices]\na = two:A\nc = two:C\n", "two-1.dist-info")
     assert plugins.found([str(first), str(second)]) == {"a": "one:New", "c": "two:C"}
     assert "a is left out: it is one:New already" in caplog.text
 
@@ -149,8 +121,8 @@ def test_what_is_first_on_the_path_is_taken(tmp_path: Path, caplog: pytest.LogCa
     ],
 )
 def test_a_garbled_file_is_left_out_and_told(text: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    install(tmp_path, text, "bad-1.dist-info")
-    install(tmp_path, "[raspy.devices]\ngood = a:B\n", "good-1.dist-info")
+    inform(tmp_path, text, "bad-1.dist-info")
+    inform(tmp_path, "[raspy.devices]\ngood = a:B\n", "good-1.dist-info")
     assert plugins.found([str(tmp_path)]) == {"good": "a:B"}
     assert len(caplog.messages) == 1
     assert "left out" in caplog.text
@@ -163,15 +135,6 @@ def test_a_file_that_is_none_keeps_nobody_waiting(tmp_path: Path, caplog: pytest
     (tmp_path / "dir-1.dist-info" / "entry_points.txt").mkdir(parents=True)
     assert plugins.found([str(tmp_path)]) == {}
     assert len(caplog.messages) == 2
-
-
-@given(st.binary() | st.text("[]raspy.devices=:#;\n \r\t").map(lambda text: f"[raspy.devices]\n{text}".encode()))
-def test_arbitrary_text_is_read_or_refused(text: bytes) -> None:
-    try:
-        entries = list(plugins.entry_points(text.decode(), plugins.GROUP))
-    except ValueError:
-        return
-    assert all(plugins.REFERENCE.fullmatch(reference) for _, reference in entries)
 
 
 def test_a_class_is_imported_when_it_is_asked_for(site: Path) -> None:
@@ -190,7 +153,7 @@ def test_a_class_is_imported_when_it_is_asked_for(site: Path) -> None:
 
 def test_a_server_makes_a_device_of_a_class_of_another_package(site: Path) -> None:
     module(site, "plug_served")
-    install(site, "[raspy.devices]\nodd.thing = plug_served:Thing\nodd.gone = plug_served:Gone\n")
+    inform(site, "[raspy.devices]\nodd.thing = plug_served:Thing\nodd.gone = plug_served:Gone\n")
     with broker() as broker_ip, started(DeviceServer("pi", "shed", broker_ip)) as server:
         assert "plug_served" not in sys.modules
         answer, status = ask(server, "new", '{"oid": "odd.thing", "name": "x"}')
@@ -287,7 +250,7 @@ class Hostile:
 def test_a_class_that_was_good_once_stops_nobody_else(site: Path, tmp_path: Path, what: str) -> None:
     """Its package was upgraded, and has a bug since: the other devices of its server are there."""
     module(site, "plug_upgraded")
-    install(site, "[raspy.devices]\nodd.thing = plug_upgraded:Thing\n")
+    inform(site, "[raspy.devices]\nodd.thing = plug_upgraded:Thing\n")
     kept = tmp_path / "devices.json"
 
     def fake(broker_ip: str) -> Fake:
@@ -312,7 +275,7 @@ def test_a_class_that_takes_its_time_keeps_nobody_waiting(site: Path) -> None:
     (site / "plug_waits.py").write_text(
         "import threading\ngo = threading.Event()\nimport sys\nsys.go = go\ngo.wait(30)\n"
     )
-    install(site, "[raspy.devices]\nodd.thing = plug_waits:Thing\n")
+    inform(site, "[raspy.devices]\nodd.thing = plug_waits:Thing\n")
     with broker() as broker_ip, started(Fake("pi", "fake", broker_ip)) as server:
         replies: list[list[bytes]] = []
         server.handle(server.worker_devices(), [b"template", b"odd.thing"], replies.append)

@@ -17,12 +17,13 @@ import pytest
 from msgspec import inspect
 
 from raspy.common import MDP, kvpublisher, kvsimple, kvsubscriber, mdcliapi, mdwrkapi, server
+from raspy.common.checking import check_config
 from raspy.common.config import BusConfig, Config, RunConfig, Section
 from raspy.common.devices.value import Value
 from raspy.common.kvsimple import decode_heartbeat
 from raspy.common.mdcliapi import READING_VERBS
 from raspy.common.registry import SERVERS
-from raspy.common.runner import check_config, load_class
+from raspy.common.runner import load_class
 from raspy.common.server import Server
 from raspy.common.verbs import Verb, Verbs
 from raspy.servers.broker import aging, broker, mdp, mmi, presence, proxy, settings, snapshots, updates

@@ -19,6 +19,7 @@ ROOMS = layers.table_of((TOP / "docs" / "design.rst").read_text(encoding="utf-8"
 IMPORTS = layers.imports_of(TOP)
 
 OWNER = "it is given its server, and only names the type"
+DOCTOR = "doctor looks at the machine as the server itself does, when there may be none to ask"
 EXCEPTIONS = {
     (
         "raspy.cli.passwd",
@@ -31,6 +32,22 @@ EXCEPTIONS = {
     ("raspy.cli.events", "raspy.servers.logger.events", layers.IN_FUNCTION): (
         "events --follow chooses from what comes as the logger does from what it kept"
     ),
+    **{
+        (f"raspy.cli.doctor.{topic}", f"raspy.{looks}", layers.AT_IMPORT): DOCTOR
+        for topic, looks in (
+            ("board", "web.machine"),
+            ("clocks", "servers.core.settings"),
+            ("clocks", "servers.sync.keepers"),
+            ("clocks", "servers.sync.machine"),
+            ("clocks", "servers.sync.settings"),
+            ("disk", "web.machine"),
+            ("masking", "servers.alarm.secrets"),
+            ("page", "web"),
+            ("probes", "servers.onewire"),
+            ("probes", "servers.onewire.reader"),
+            ("probes", "servers.onewire.sysfs"),
+        )
+    },
     ("raspy.common.backup.desk", "raspy.common.server", layers.FOR_TYPES): OWNER,
     ("raspy.common.outbox.file", "raspy.common.server", layers.FOR_TYPES): OWNER,
     ("raspy.common.outbox.loggers", "raspy.common.server", layers.FOR_TYPES): OWNER,
@@ -41,6 +58,7 @@ EXCEPTIONS = {
 
 CIRCLES = {
     ("raspy.cli", "raspy.cli.command"): "a command is loaded when it is asked for, what most of them share too",
+    ("raspy.common.runner", "raspy.common.checking"): "a check is one of its jobs, and no server has it in its memory",
     ("raspy.common.devices.command", "raspy.common.devices.form"): (
         "forms are methods of what they are made of, and cost the servers that show none no memory"
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 import zipfile
@@ -14,6 +15,8 @@ import pytest
 
 from raspy.common.registry import SERVERS
 from tests.conftest import COUNTED
+from tests.support_packages import commands, looks_like
+from tests.support_packages import wheel as wheel_of
 from tests.support_processes import TOP, wait_for
 from tests.system.installed import BOOT_CONFIG, BOOT_TEXT, SECRETS, UNITS, Installed, counts, files, wheel
 from tests.system.machines import Lan
@@ -108,6 +111,39 @@ def test_secrets_of_channels(installed: Installed) -> None:
     assert pi.path(f"/run/credentials/raspy-alarm.service/{name}").read_text() == f"{secret}\n"
     assert secret not in installed.checked + installed.first
     assert json.dumps(secret) not in installed.checked + installed.first
+
+
+@pytest.mark.system
+def test_a_server_of_another_package(installed: Installed, tmp_path: Path) -> None:
+    """The commands of the chapter "A new server" for a Pi, where nothing is left of them afterwards."""
+    pi = installed.pi
+    shutil.copytree(TOP / "docs" / "examples" / "server", tmp_path / "source")
+    made = wheel_of(tmp_path / "source", tmp_path)
+    for file in (made, *(tmp_path / "source").glob("raspy-thermal.*")):
+        pi.write(f"/root/thermal/{file.name}", file.read_bytes())
+    before = files(pi)
+    try:
+        typed = [each for each in commands("new-server.rst") if re.match("sudo |systemctl ", each[0])]
+        assert len(typed) >= 7
+        for command, shown in typed:
+            assert looks_like(shown or "…", pi.sh(f"cd /root/thermal && {command} 2>&1")), command
+        key = f"/device/{pi.name}.thermal.cpu/temperature"
+        # A container has no such thermometer: then it says that.
+        wait_for("its value", lambda: pi.run("raspy", "get", "--json", key, check=False).stdout.count('"quality"'))
+        assert wait_for("its state", lambda: installed.rows().get("thermal", {}).get("state")) == "ok"
+        assert pi.property("raspy-thermal", "User") == "raspy-thermal"
+        assert pi.run("raspy", "restart", "thermal").returncode == 0
+        # Where an update of RasPy finds it again.
+        pi.sh("ls /usr/local/lib/python3*/dist-packages/pi_thermal.py")
+    finally:
+        pi.sh("systemctl disable --now raspy-thermal", check=False)
+        pi.sh(
+            "rm -rf /etc/systemd/system/raspy-thermal.service /etc/sysusers.d/raspy-thermal.conf "
+            "/var/lib/raspy/thermal /root/thermal /usr/local/lib/python3*/dist-packages/pi_thermal*; "
+            "systemctl daemon-reload; userdel raspy-thermal 2>&1",
+            check=False,
+        )
+    assert [path for path in files(pi) if path not in before and "thermal" in path] == []
 
 
 @pytest.mark.system

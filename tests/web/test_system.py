@@ -50,17 +50,19 @@ def server(state: str = "ok", **more: Any) -> dict[str, Any]:
 def test_the_servers_with_what_a_restart_means(hand: Hand) -> None:
     hand.put("/server/pi1.fake", server(conditions={"probe": "it <fell> out"}, state="degraded"))
     hand.put("/server/pi1.broker", server())
+    hand.put("/server/pi1.thermal", server())
     hand.put("/server/pi2.logger", server("lost", last_down={"time": time.time(), "reason": "exit code 1"}))
     hand.settled()
     page = ask(hand.port, "/system")
     assert page.status == 200
     cards = dict(re.findall(r'data-key="/server/([^"]+)"(.*?)</li>', page.text, re.DOTALL))
-    assert set(cards) == {"pi1.fake", "pi1.broker", "pi2.logger"}
+    assert set(cards) == {"pi1.fake", "pi1.broker", "pi1.thermal", "pi2.logger"}
     assert "outputs go into their safe state" in cards["pi1.fake"]
     assert "it &lt;fell&gt; out" in cards["pi1.fake"]
     assert "3 restarts" in cards["pi1.fake"]
     assert "21.0 MB" in cards["pi1.fake"]
     assert "nothing can be switched" in cards["pi1.broker"]
+    assert "If it drives outputs" in cards["pi1.thermal"], "it is another package's"
     assert "<form" not in cards["pi2.logger"], "what does not run cannot restart itself"
     assert "Free" in page.text
     assert "SQLite" in page.text

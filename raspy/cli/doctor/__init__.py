@@ -38,6 +38,7 @@ TOPICS = (
 )  # fmt: skip
 """Modules of this package with checks, in the order in which their findings are shown."""
 LIMIT = 10.0
+"""Seconds that a check may take."""
 PATIENCE = 1.0
 """Seconds after which it is told what is waited for."""
 WIDTH, NARROW = 120, 40

@@ -10,7 +10,6 @@ from raspy.common.backup.parts import Part
 from raspy.common.clock import BootClock
 from raspy.common.config import BusConfig, Config, RunConfig, Section, local_hostname, state_directory
 from raspy.common.devices.keptfile import adopt, check_content
-from raspy.common.registry import SERVERS
 from raspy.common.server import Server
 from raspy.common.statistics import SNMP
 from raspy.common.verbs import Verbs
@@ -100,7 +99,7 @@ class Alarm(Server):
             settings=config.section(AlarmConfig),
             titanic=bus.titanic,
             # Without such a list it is not known here what somebody else starts.
-            expected=tuple(name for name in SERVERS if name in wanted),
+            expected=tuple(dict.fromkeys(wanted)),
         )
 
     def start(self) -> None:

@@ -240,14 +240,16 @@ def _servers(snapshot: Snapshot, t: Words) -> list[dict[str, Any]]:
                 "row": server_row(held, match, now, snapshot.live, t),
                 "name": name,
                 "there": snapshot.live and fields(held.body).get("state") not in GONE,
-                "what": _what(name, known is not None and known.output, t),
+                "what": _what(name, known.output if known else None, t),
             }
         )
     return found
 
 
-def _what(name: str, output: bool, t: Words) -> str:
-    """What a restart of a server means."""
+def _what(name: str, output: bool | None, t: Words) -> str:
+    """What a restart of a server means; of another package's it is not known here whether it drives outputs."""
+    if output is None:
+        return t("If it drives outputs, they go into their safe state until it is back.")
     if output:
         return t("Its outputs go into their safe state until it is back.")
     if name.partition(".")[2] == BROKER:
