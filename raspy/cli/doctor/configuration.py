@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 
 from raspy.cli.doctor.check import INSTALLED_CONFIG, Found, Look, check, ok, problem, unchecked, warning
-from raspy.common import appliance
+from raspy.common import appliance, others
 from raspy.common.appliance import at
+from raspy.common.checking import check_config
 from raspy.common.config import NOT_KEYS, ConfigError
-from raspy.common.runner import check_config, chosen_servers
+from raspy.common.runner import chosen_servers
 
 
 @check("configuration")
@@ -17,7 +18,7 @@ def configuration(look: Look) -> Iterator[Found]:
     """Whether it can be used, and which it is."""
     try:
         config = look.config
-        check_config(config)
+        broken = [*others.find(), *check_config(config)]
     except ConfigError as error:
         yield problem(str(error), "correct it; raspy check --offline says whether it is good then")
         return
@@ -25,6 +26,8 @@ def configuration(look: Look) -> Iterator[Found]:
     more = f"; {len(variables)} keys from the environment" if variables else ""
     place = config.path or "no file, so the defaults"
     yield ok(f"{place}: this host runs {', '.join(chosen_servers(config))}{more}")
+    for told in broken:
+        yield problem(told, "mend or take off that package")
     theirs = at(INSTALLED_CONFIG)
     given = look.request.arguments.config or os.environ.get("RASPY_CONFIG")
     if not given and config.path != theirs and os.path.exists(theirs):
