@@ -14,7 +14,7 @@ project = "RasPy"
 author = "The RasPy authors"
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "raspy_reference"]
+extensions = ["sphinx.ext.autodoc", "raspy_reference", "sequence"]
 exclude_patterns = ["_build", "_ext"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
