@@ -111,7 +111,7 @@ def help_lines(command: Command) -> list[str]:
 
 def plain(text: str) -> str:
     """Text that says nothing to reStructuredText, whatever is in it."""
-    return re.sub(r"([\\*`|_<>\[\]\"'.])", r"\\\1", text)
+    return re.sub(r"([\\*`|_<>\[\]\"'.-])", r"\\\1", text)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

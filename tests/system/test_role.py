@@ -25,7 +25,7 @@ STATE = "/var/lib/raspy"
 @pytest.mark.slow
 def test_wheel_has_the_units() -> None:
     names = zipfile.ZipFile(wheel()).namelist()
-    inside = {name.partition(".data/data/share/raspy/")[2] for name in names if ".data/data/" in name}
+    inside = {name.partition(".data/data/share/raspy/")[2] for name in names if ".data/data/share/raspy/" in name}
     files = {str(path.relative_to(TOP / "systemd")) for path in (TOP / "systemd").rglob("*") if path.is_file()}
     files.discard("README")
     assert inside == {f"systemd/{name}" if name.startswith(("raspy", "appliance")) else name for name in files}
