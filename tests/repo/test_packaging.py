@@ -157,6 +157,20 @@ def test_the_archive_runs_its_tests(unpacked: Path) -> None:
         assert expected in done.stdout
 
 
+def test_the_archive_can_be_laid_out_again(unpacked: Path, tmp_path: Path) -> None:
+    """As scripts/wheel does it there; its setup.cfg names the files already, as setuptools has written it anew."""
+    sources = shutil.copytree(unpacked, tmp_path / "sources")
+    (sources / ".venv").symlink_to(TOP / ".venv")
+    (tmp_path / "stage").mkdir()
+    parts = ["raspy", "setup.cfg", "pyproject.toml"]
+    subprocess.run([sources / "scripts/stage", tmp_path / "stage", *parts], check=True, timeout=60)
+    setup = configparser.ConfigParser()
+    setup.read(tmp_path / "stage/setup.cfg")
+    named = [name for names in setup["options.data_files"].values() for name in names.split()]
+    assert set(named) == {str(path.relative_to(unpacked)) for path in (unpacked / "share").rglob("*") if path.is_file()}
+    assert (tmp_path / "stage/setup.cfg").stat().st_mtime == (unpacked / "PKG-INFO").stat().st_mtime
+
+
 def test_no_archive_without_git(tmp_path: Path) -> None:
     shutil.copytree(TOP / "scripts", tmp_path / "scripts")
     done = subprocess.run(
