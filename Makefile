@@ -15,7 +15,7 @@ DEV_WORKERS ?= 6
 SOAK_LONGER := $(addprefix tests/integration/test_,power_cut.py core_crash.py titanic_crash.py)
 PYTEST = $(if $(COVERAGE),COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml") $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help develop install uninstall wheel image start tests devtests soak lint docs boil bench fuzz fuzz-api test-clock test-gpio test-fleet test-image test-stage test-debian screenshot clean
+.PHONY: help develop install uninstall wheel sdist image start tests devtests soak lint docs pdf boil bench fuzz fuzz-api test-sdist test-clock test-gpio test-fleet test-image test-stage test-debian screenshot release clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -33,6 +33,9 @@ uninstall: ## remove what `make install` put there
 wheel: ## build what the Ansible role installs, in dist/
 	@scripts/wheel
 
+sdist: ## build the archive of the sources, in dist/
+	@scripts/sdist
+
 image: ## build the image for a card, on plain Debian, in build/image (as root; an hour, then half of it; ARGS="--raw")
 	@scripts/bootstrap image
 	@image/debian/build $(ARGS)
@@ -42,14 +45,14 @@ start: ## start the appliance on its defaults: page on http://127.0.0.1:8080
 	@exec .venv/bin/raspy run $(ARGS)
 
 tests: ## run all tests; reports under build/ (ARGS="-k word" to choose, COVERAGE=1 to measure)
-	@scripts/bootstrap tests docs system charts
+	@scripts/bootstrap tests docs system charts packaging
 	@mkdir -p build
 	@rm -rf build/coverage
 	$(PYTEST) --junitxml=build/tests.xml -m "not soak and not fleet and not image" $(ARGS)
-	$(if $(COVERAGE),$(RUN) -m coverage combine -q && $(RUN) -m coverage html -q && $(RUN) -m coverage report)
+	$(if $(COVERAGE),$(RUN) -m coverage combine -q && $(RUN) -m coverage html -q && $(RUN) -m coverage xml -q && $(RUN) -m coverage report)
 
 devtests: ## run the tests that need no root, hardware, browser or patience (under 60 s)
-	@scripts/bootstrap tests
+	@scripts/bootstrap tests packaging
 	@mkdir -p build
 	$(PYTEST) -n $(DEV_WORKERS) --junitxml=build/devtests.xml -m "not slow and not soak and not fleet and not image and not system and not web" $(ARGS)
 
@@ -59,18 +62,28 @@ soak: ## run the tests that take minutes: kills and power cuts again and again, 
 	RASPY_TEST_RANDOM=1 $(PYTEST) --junitxml=build/soak-random.xml -m "hypothesis and not soak and not image"
 	RASPY_TEST_CUTS=50 RASPY_TEST_KILLS=12 RASPY_TEST_REQUESTS=5000 $(PYTEST) --junitxml=build/soak-cuts.xml $(SOAK_LONGER)
 
-lint: ## check style and types
+lint: ## check style and types; what was said is in build/lint.txt, too
 	@scripts/bootstrap lint
+	@mkdir -p build
+	@set -o pipefail; $(MAKE) --no-print-directory lint-here 2>&1 | tee build/lint.txt
+
+lint-here:
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy --strict --cache-dir build/mypy/strict raspy/common
 	$(RUN) -m mypy --cache-dir build/mypy/plain raspy
 	cd ansible && PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint -q --offline --profile production
 
-docs: ## build the documentation in build/docs
+docs: ## build the documentation in build/docs, the man pages in build/man, and, where there is LaTeX, build/raspy.pdf
 	@scripts/bootstrap docs
 	$(RUN) -m sphinx -q -W --keep-going -b html docs build/docs
-	@echo "open build/docs/index.html"
+	@$(RUN) docs/_ext/man_pages.py build/man
+	@echo "open build/docs/index.html, or: man -l build/man/man1/raspy.1"
+	@scripts/pdf --if-possible
+
+pdf: ## build the documentation as build/raspy.pdf, with LaTeX (2 min)
+	@scripts/bootstrap docs
+	@scripts/pdf
 
 boil: ## the thermostat at its own times, poll 10 s and lease 30 s, when something fails (4 min)
 	@scripts/bootstrap tests system
@@ -87,6 +100,9 @@ fuzz: ## throw arbitrary frames at the broker for 10 minutes
 fuzz-api: ## let schemathesis loose on the API of an appliance for 10 minutes (ARGS="--seconds 60")
 	@scripts/bootstrap tests fuzz-api
 	$(RUN) -m tests.fuzz.api $(ARGS)
+
+test-sdist: ## run the quick tests of the archive of the sources in itself, with a .venv of its own (5 min)
+	@scripts/test-sdist
 
 test-clock: ## run sync in a virtual machine, whose clocks may be set and whose chips are there (3 min)
 	@scripts/test-clock $(ARGS)
@@ -112,6 +128,9 @@ test-debian: ## run the README's two commands and the first steps in fresh Debia
 screenshot: ## take the picture of the first page that README and documentation show
 	@scripts/bootstrap tests
 	$(RUN) -m tests.web.screenshot
+
+release: ## check everything and make commit and tag of a version: VERSION=1.2.3 (ARGS="--dry-run")
+	@scripts/release $(VERSION) $(ARGS)
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -15,8 +15,8 @@ import pytest
 
 from tests.support_processes import TOP
 
-BUILDER = TOP / ".venv" / "builder"
-"""Where `scripts/bootstrap tests` puts what pip builds with."""
+BUILDER = TOP / ".venv" / "packaging"
+"""Where `scripts/bootstrap packaging` puts what pip builds with."""
 
 
 def install(source: Path, site: Path) -> None:

@@ -4,6 +4,8 @@
     The sections of the configuration with their keys.
 ``raspy-services``
     The services of the servers with their verbs.
+``raspy-commands``
+    The commands with their verbs and options.
 """
 
 from __future__ import annotations
@@ -11,109 +13,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
 from docutils import nodes
 from docutils.statemachine import StringList
-from msgspec import inspect
+from raspy_definitions import Command, about, commands, keys, sections, services
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
-
-from raspy.common.config import BusConfig, RunConfig, Section
-from raspy.common.registry import SERVERS
-from raspy.common.runner import load_class
-from raspy.common.server import Server
-from raspy.common.verbs import Verbs
-
-ONE_OF = re.compile(r"\^\(([\w|-]+)\)\$")
-
-
-def sections() -> list[type[Section]]:
-    """The sections of the configuration: the common ones, then those of the servers."""
-    own = [load_class(name).CONFIG for name in SERVERS]
-    return [BusConfig, RunConfig, *(section for section in own if section.SECTION)]
-
-
-def services() -> list[tuple[Verbs, list[str]]]:
-    """The services, and the servers that offer each."""
-    found: dict[int, tuple[Verbs, list[str]]] = {}
-    for name in SERVERS:
-        server = load_class(name)
-        if issubclass(server, Server):
-            # what a server offers is declared by its class: no socket is needed to ask
-            for verbs in server.__new__(server)._worker_verbs():
-                found.setdefault(id(verbs), (verbs, []))[1].append(name)
-    return list(found.values())
-
-
-def keys(section: type[Section]) -> list[tuple[str, str, str, str]]:
-    """Of each key of a section: name, description, type with range, default."""
-    types = inspect.type_info(section)
-    assert isinstance(types, inspect.StructType)
-    rows = []
-    for field in types.fields:
-        kind, description, unit = field.type, "", ""
-        if isinstance(kind, inspect.Metadata):
-            description = (kind.extra_json_schema or {}).get("description", "")
-            unit = (kind.extra or {}).get("unit", "")
-            kind = kind.type
-        default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-        shown = "not set" if default is None else f"``{toml(default)}``"
-        rows.append((field.name, description, type_text(kind, unit), shown))
-    return rows
-
-
-def type_text(kind: inspect.Type, unit: str) -> str:
-    """A type with its range, as an owner reads it."""
-    if isinstance(kind, inspect.BoolType):
-        return "true or false"
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        name = "whole number" if isinstance(kind, inspect.IntType) else "number"
-        words = [name, numbers_text(kind), unit]
-    elif isinstance(kind, inspect.StrType):
-        words = ["text", text_text(kind)]
-    elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
-        most = f", at most {kind.max_length}" if kind.max_length else ""
-        words = [f"list of {type_text(kind.item_type, '')}{most}"]
-    elif isinstance(kind, inspect.Metadata):
-        words = [type_text(kind.type, unit)]
-    elif isinstance(kind, inspect.UnionType):
-        words = [type_text(one, unit) for one in kind.types if not isinstance(one, inspect.NoneType)]
-    elif isinstance(kind, inspect.DictType):
-        words = ["tables by name"]
-    else:
-        raise NotImplementedError(f"a key of type {kind}: say in docs/_ext how it is written")
-    return " ".join(word for word in words if word)
-
-
-def numbers_text(kind: inspect.IntType | inspect.FloatType) -> str:
-    """The range of a number."""
-    if kind.ge is not None and kind.le is not None:
-        return f"{toml(kind.ge)} to {toml(kind.le)}"
-    words = []
-    for bound, word in ((kind.gt, "above"), (kind.ge, "from"), (kind.lt, "below"), (kind.le, "up to")):
-        if bound is not None:
-            words.append(f"{word} {toml(bound)}")
-    return ", ".join(words)
-
-
-def text_text(kind: inspect.StrType) -> str:
-    """What a text may be."""
-    choices = ONE_OF.fullmatch(kind.pattern or "")
-    if choices is not None:
-        return "(" + ", ".join(f"``{choice}``" for choice in choices[1].split("|")) + ")"
-    if kind.pattern:
-        return f"matching ``{kind.pattern}``"
-    return "(not empty)" if kind.min_length else ""
-
-
-def toml(value: Any) -> str:
-    """A value as the configuration file has it; long numbers in groups of three digits, which TOML allows."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return f"{value:g}" if abs(value) < 100_000 else f"{int(value):_}"
-    return msgspec.json.encode(value).decode()
 
 
 def table(widths: str, rows: list[tuple[str, ...]]) -> list[str]:
@@ -154,8 +59,7 @@ class SectionsReference(Reference):
         for section in sections():
             name = section.SECTION
             lines += heading(f"[{name}]", f"config-{name}")
-            about = (section.__doc__ or "").strip().partition(": ")[2]
-            lines += [about[:1].upper() + about[1:], ""]
+            lines += [about(section), ""]
             rows = [(f"``{key}``", text, kind, default) for key, text, kind, default in keys(section)]
             lines += table("18 42 28 12", [("key", "meaning", "type", "default"), *rows])
         return lines
@@ -179,8 +83,40 @@ class ServicesReference(Reference):
         return lines
 
 
+class CommandsReference(Reference):
+    """``.. raspy-commands::``"""
+
+    def lines(self) -> list[str]:
+        """A heading for each command; its help, verbs and options."""
+        lines = []
+        for command in commands():
+            lines += heading(f"raspy {command.name}", f"command-{command.name}")
+            lines += [f"``{command.usage}``", "", *help_lines(command)]
+            for verb in command.verbs:
+                inside = [plain(verb.about), "", *help_lines(verb)]
+                lines += [f"``{verb.usage}``", *(f"   {line}".rstrip() for line in inside), ""]
+        return lines
+
+
+def help_lines(command: Command) -> list[str]:
+    """The text of a command and its options."""
+    lines = []
+    for text, as_it_is in command.blocks:
+        rows = text.splitlines()
+        lines += ["::", "", *(f"   {row}" for row in rows), ""] if as_it_is else [plain(" ".join(rows)), ""]
+    for option, text in command.options:
+        lines += [f"``{option}``", f"   {plain(text)}", ""]
+    return lines
+
+
+def plain(text: str) -> str:
+    """Text that says nothing to reStructuredText, whatever is in it."""
+    return re.sub(r"([\\*`|_<>\[\]\"'.-])", r"\\\1", text)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx of the directives."""
     app.add_directive("raspy-sections", SectionsReference)
     app.add_directive("raspy-services", ServicesReference)
+    app.add_directive("raspy-commands", CommandsReference)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

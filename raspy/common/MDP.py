@@ -58,6 +58,7 @@ COLLECTOR, PUBLISHER, SNAPSHOT, REQUESTS = 3, 2, 1, 0
 """Offsets from the base port: ROUTER of requests, ROUTER of snapshots, PUB of updates, PULL of the collector."""
 
 logger = logging.getLogger("raspy")
+"""The parent of all loggers of RasPy."""
 
 
 class GenericError(Exception):

@@ -235,6 +235,7 @@ class MajorDomoWorker:
     """
 
     HEARTBEAT_LIVENESS = MDP.HEARTBEAT_LIVENESS
+    """Silent intervals after which the broker counts as gone."""
     heartbeat = MDP.HEARTBEAT_INTERVAL
     """Milliseconds between heartbeats."""
     reconnect = MDP.HEARTBEAT_INTERVAL

@@ -40,6 +40,7 @@ class SNMPCounter(SNMP):
     ) -> None:
         super().__init__(oid, doc, initial)
         self.overflow = overflow
+        """The number at which it is 0 again."""
 
     def set(self, value: int = 1) -> None:
         """Add to the counter."""

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from raspy.common import clock
 from raspy.common.clock import believed, stamp
 from raspy.servers.sync.kept import Known
 from raspy.servers.sync.settings import direct
@@ -24,6 +25,12 @@ from tests.servers.sync_stage import SHORT, measured, sync
 YEAR, DAY, HOUR = 31_556_952.0, 86_400.0, 3600.0
 PAGE = Path(__file__).parents[2] / "docs" / "clock.rst"
 RIGHT, DS3231 = ("right", 0.0), "i2c:1:0x68:ds3231"
+
+
+@pytest.fixture(autouse=True)
+def old_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that is a year old: what a clock said a month ago may be believed on the day that one is made, too."""
+    monkeypatch.setattr(clock, "BUILT", time.time() - YEAR)
 
 
 class Case(msgspec.Struct, kw_only=True):

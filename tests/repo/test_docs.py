@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import html
-import importlib.util
 import re
-import subprocess
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -320,32 +316,3 @@ def test_the_packages_that_tests_need_are_named() -> None:
     script = (TOP / "scripts/bootstrap").read_text()
     wanted = re.findall(r"^test_packages=\(([^)]*)\)", script, re.M)[0].split()
     assert sorted(re.findall("``([a-z0-9-]+)``", text)) == sorted([*wanted, "npm"])
-
-
-# The build
-
-
-def test_the_documentation_can_be_built_without_a_warning(tmp_path: Path) -> None:
-    for module in ("sphinx", "furo"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs {module}: make develop installs it")
-    built = tmp_path / "html"
-    build = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(built)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert (build.returncode, build.stdout + build.stderr) == (0, "")
-    configuration = re.sub("<[^>]+>", "", (built / "configuration.html").read_text(encoding="utf-8"))
-    protocol = re.sub("<[^>]+>", "", (built / "protocol.html").read_text(encoding="utf-8"))
-    for section, keys in KEYS.items():
-        assert f"[{section}]" in configuration
-        for key in keys:
-            assert re.search(rf"^\s*{key}\s*$", configuration, re.M), f"{key} in [{section}]"
-    for service in services().values():
-        assert (service.name if service.whole_name else f"<host>.<server>.{service.name}") in html.unescape(protocol)
-    for _, verb in verbs():
-        assert verb.usage in html.unescape(protocol)
-    design = (built / "design.html").read_text(encoding="utf-8")
-    assert re.search(r'<svg [^>]*role="img" aria-label="What imports what: [^"]*; ground: frames."', design)

@@ -14,7 +14,7 @@ import pytest
 from tests.support import need_program
 
 TOP = Path(__file__).parents[2]
-PARTS = ("Makefile", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "scripts", "raspy")
+PARTS = ("Makefile", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "scripts", "raspy", "docs", "systemd")
 # What the scripts call up to the point where they would need apt.
 TOOLS = ("bash", "basename", "cat", "dirname", "flock", "grep", "id", "sha256sum")
 
@@ -153,5 +153,7 @@ def test_an_installed_raspy_is_complete_and_goes_away_again(tree: Path, tmp_path
     found = {path.relative_to(installed) for path in installed.rglob("*") if path.suffix != ".pyc"}
     assert wanted - found == set()
     assert (prefix / "bin/raspy").resolve().is_file()
+    for page in ("man1/raspy.1", "man5/raspy.toml.5"):
+        assert (prefix / "share/man" / page).read_text().startswith(".TH raspy")
     run(tree, need_program("make"), "uninstall", PREFIX=str(prefix))
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == []

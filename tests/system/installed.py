@@ -25,7 +25,7 @@ UP_LIMIT_S = 60.0
 SECRETS = {"post": "a'b \"c\\ d"}
 
 
-SOURCES = ["raspy", "systemd", "scripts/wheel", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
+SOURCES = ["raspy", "systemd", "docs/_ext", "scripts", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
 """What a wheel is made of."""
 
 

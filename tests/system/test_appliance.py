@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from tests.support_processes import wait_for
 from tests.system.installed import counts, wheel
@@ -55,6 +54,8 @@ def given(**more: object) -> dict[str, dict[str, object]]:
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
     """Machines that have what an appliance needs besides: there is no internet."""
+    import yaml  # comes with Ansible
+
     defaults = yaml.safe_load(ROLE_DEFAULTS.read_text(encoding="utf-8"))
     more = defaults["raspy_appliance_packages"] + defaults["raspy_appliance_image_packages"]
     with Lan([*role_packages(), *more, "systemd-resolved"]) as network:

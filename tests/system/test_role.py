@@ -28,7 +28,7 @@ STATE = "/var/lib/raspy"
 @pytest.mark.slow
 def test_wheel_has_the_units() -> None:
     names = zipfile.ZipFile(wheel()).namelist()
-    inside = {name.partition(".data/data/share/raspy/")[2] for name in names if ".data/data/" in name}
+    inside = {name.partition(".data/data/share/raspy/")[2] for name in names if ".data/data/share/raspy/" in name}
     files = {str(path.relative_to(TOP / "systemd")) for path in (TOP / "systemd").rglob("*") if path.is_file()}
     files.discard("README")
     assert inside == {f"systemd/{name}" if name.startswith(("raspy", "appliance")) else name for name in files}
@@ -57,6 +57,8 @@ def test_first_run(installed: Installed) -> None:
     assert pi.sh("systemctl is-enabled raspy.target raspy-broker.service").split() == ["enabled", "enabled"]
     for unit, row in installed.units("User", "SubState").items():
         assert row["User"] == unit.removesuffix(".service")
+    for page in ("man1/raspy.1", "man5/raspy.toml.5"):
+        assert pi.sh(f"cat /usr/local/share/man/{page}").startswith(".TH raspy")
     # visudo wants mode and owner, too.
     pi.sh("visudo -O -P -cf /etc/sudoers.d/raspy-sync")
     assert pi.sh(f"stat -c '%a %U:%G' /run/raspy {STATE}/exchange {STATE}/broker /etc/raspy/raspy.toml").split(
@@ -269,11 +271,11 @@ def test_back_to_the_release_before_by_hand(installed: Installed) -> None:
     current = pi.sh("readlink /opt/raspy/current").strip()
     other = "/opt/raspy/releases/9.9.9-0"
     units = "/usr/local/lib/systemd/system"
-    # Another one, which has a unit more, and another one otherwise.
+    # Another one, which has a unit more, and another one otherwise, and a man page less.
     pi.sh(
         f"cp -a {current} {other}; cd {other}/share/raspy/systemd; "
         "for unit in raspy-more.service raspy-core.service.d/40-more.conf; do echo '[Unit]' >$unit; done; "
-        "echo '# other' >>raspy-web.service"
+        f"echo '# other' >>raspy-web.service; rm -r {other}/share/man/man5"
     )
     # What the owner has there, in no release.
     mine = {f"{units}/raspy-mine.service", f"{units}/raspy-core.service.d/90-mine.conf"}
@@ -285,7 +287,13 @@ def test_back_to_the_release_before_by_hand(installed: Installed) -> None:
     assert pi.path("/etc/systemd/system/raspy.target.wants/raspy-more.service").is_symlink()
     assert pi.sh("readlink /opt/raspy/current /opt/raspy/previous").split() == [other, current]
     assert pi.path(f"{units}/raspy-core.service.d/40-more.conf").exists()
+    assert pi.sh("ls /usr/local/share/man/man[15]").split() == [
+        "/usr/local/share/man/man1:",
+        "raspy.1",
+        "/usr/local/share/man/man5:",
+    ]
     said = pi.sh("/opt/raspy/release use /opt/raspy/previous")
+    pi.sh("test -s /usr/local/share/man/man5/raspy.toml.5")
     assert f"{units}/raspy-core.service.d/40-more.conf is removed" in said
     assert not pi.path("/etc/systemd/system/raspy.target.wants/raspy-more.service").is_symlink()
     assert pi.sh("readlink /opt/raspy/current /opt/raspy/previous").split() == [current, other]

@@ -39,6 +39,7 @@ class Command(msgspec.Struct, kw_only=True):
 
     name: str = ""
     type: Type = "List"
+    """Of the value."""
     info: str = "info"
     """A few words for a form or a graph."""
     unit: str = ""

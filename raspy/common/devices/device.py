@@ -77,7 +77,9 @@ class BaseDevice:
         self.config = self.Settings()
         """The settings; to be changed with :meth:`configure` only."""
         self.commands: dict[str, Command] = {}
+        """By name."""
         self.subdevices: dict[str, BaseDevice] = {}
+        """By name."""
         self.parent: BaseDevice | None = None
         self.unsettled = ""
         """Why its settings are not known; while it says so, no reading is believed."""

@@ -69,9 +69,13 @@ class Broker(Majordomo):
 
     CONFIG: ClassVar[type[Section]] = BrokerConfig
     HEARTBEAT_INTERVAL = MDP.HEARTBEAT_INTERVAL
+    """Milliseconds between heartbeats."""
     HEARTBEAT_LIVENESS = MDP.HEARTBEAT_LIVENESS
+    """Silent intervals after which a worker counts as dead."""
     HEARTBEAT_EXPIRY = HEARTBEAT_INTERVAL * HEARTBEAT_LIVENESS
+    """Both together in ms."""
     INTERNAL_SERVICE_PREFIX = MDP.INTERNAL_SERVICE_PREFIX
+    """What the names of the broker's own services begin with."""
 
     def __init__(
         self,

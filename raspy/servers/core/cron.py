@@ -145,6 +145,7 @@ class CronManager:
     ) -> None:
         self.place = place
         self.jobs: dict[str, Cron] = {}
+        """By name."""
         self.notes: list[str] = []
         """What happened that is to be told: jumps of the clock, what was missed; see :meth:`take_notes`."""
         self.changed: set[str] = set()

@@ -58,8 +58,11 @@ class Scenario:
     def __init__(self, name: str = "scenar1", publisher: Core | None = None) -> None:
         self.name = name
         self.code = ""
+        """Python."""
         self.conf: dict[str, Any] = {}
+        """Its settings, as they were given."""
         self.entries: dict[str, Any] = {}
+        """Friendly names for keys of the tree."""
         self.output = Tail()
         """What it printed and logged last."""
         self.traceback = ""
