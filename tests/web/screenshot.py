@@ -54,6 +54,8 @@ def _prepare(home: House) -> None:
         ("scenario", "examples", "thermostat", "--import"),
         ("scenario", "edit", "thermostat", "settings.target=26"),
         ("scenario", "enable", "thermostat"),
+        # Until its first photo it is not on the page.
+        ("exec", "camera", "photo", "png"),
     ):
         done = home.raspy(*words)
         assert done.returncode == 0, done
