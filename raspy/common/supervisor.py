@@ -36,7 +36,9 @@ DATAGRAMS = 100
 CREDENTIALS = 12
 """Bytes of struct ucred: pid, uid and gid of a sender (unix(7))."""
 STOOD_STILL = 1.0
-"""Seconds that a turn may be late before it is this process that stood still, and no server is judged for as long."""
+"""Seconds that a turn may be late before it is this process that stood still."""
+LISTENS = 5.0
+"""Seconds for which no server is judged then: on a machine so busy they may need them to be heard."""
 BROKER_TIME = 10.0
 """Seconds for which the others wait for the broker's first READY; they can do without it."""
 GUARDIAN = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "guardian.py")]
@@ -360,7 +362,7 @@ class Supervisor:
         if wait is not None and now - self._turned > wait / 1000 + STOOD_STILL:
             # Those whose signs of life found no room meanwhile send them in a moment (notify.AGAIN).
             for child in self.children.values():
-                child.spare(now + STOOD_STILL)
+                child.spare(now + LISTENS)
         # Also when it was empty a moment ago: one that has ended may have said something before.
         self._take_notifications()
         for descriptor in ready & children.keys():
