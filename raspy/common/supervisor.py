@@ -385,7 +385,6 @@ class Supervisor:
         """Hand each waiting notification to the child that it comes from; a stranger's is ignored."""
         if self._notify is None:
             return
-        children = {c.process.pid: c for c in self.children.values() if c.process is not None}
         for _ in range(DATAGRAMS):
             try:
                 datagram, control, _, _ = self._notify.recvmsg(DATAGRAM, socket.CMSG_SPACE(CREDENTIALS))
@@ -393,9 +392,13 @@ class Supervisor:
                 return
             for level, kind, data in control:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                    child = children.get(int.from_bytes(data[:4], sys.byteorder))
+                    child = self._child(int.from_bytes(data[:4], sys.byteorder))
                     if child is not None:
                         self._guard(child.on_notify, datagram)
+
+    def _child(self, pid: int) -> Child | None:
+        # Looked up for each: what one says may have had others started, which have something to say themselves by now.
+        return next((c for c in self.children.values() if c.process is not None and c.process.pid == pid), None)
 
     def _wait_ms(self) -> int | None:
         dues = [child.due for child in self.children.values() if child.due is not None]

@@ -151,6 +151,14 @@ def test_starts_the_broker_first_and_stops_in_reverse_order(stage: Stage) -> Non
     assert stops == ["output", "plain", "broker"]
 
 
+def test_who_is_ready_while_others_are_started_is_heard(stage: Stage) -> None:
+    # Was taken for a stranger, as it was not there yet when the supervisor began to listen; and killed 90 s later.
+    stage.start(STAGE_DAWDLE="1")
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    assert stage.end() == 0
+
+
 def test_the_children_get_a_watchdog_and_a_state_directory_each(stage: Stage) -> None:
     stage.start(TIMES_WATCHDOG="7.5", STATE_DIRECTORY="/var/lib/raspy", NOTIFY_SOCKET="/nowhere", WATCHDOG_PID="1")
     stage.wait_ready("plain")
