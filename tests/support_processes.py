@@ -21,7 +21,7 @@ from raspy.common.config import PORTS
 from raspy.common.mdcliapi import MajorDomoClient
 
 TOP = Path(__file__).resolve().parents[1]
-LIMIT_S = 60.0
+LIMIT_S = 30.0
 
 
 def environment(**added: str) -> dict[str, str]:

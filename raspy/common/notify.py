@@ -10,6 +10,7 @@ from typing import Any
 import sdnotify
 
 NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+"""What send(2) says when a datagram may go through later."""
 AGAIN = 0.2
 """Seconds until what the supervisor had no room for is sent again."""
 USEC_DIGITS = 20

@@ -22,7 +22,7 @@ from tests.support_processes import doing
 
 STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
 TOP = str(Path(__file__).parents[2])
-LIMIT_S = 60.0
+LIMIT_S = 30.0
 NOBODY = 65534
 
 
