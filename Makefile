@@ -116,6 +116,7 @@ test-fleet: ## run a broker and three nodes, each a container with systemd, whic
 
 test-image: ## boot the image of `make image` in QEMU: first boot, power cut, factory reset, RTC (as root; 30 min)
 	@scripts/bootstrap tests image
+	@[ -n "$$RASPY_PLAIN_IMAGE" ] || [ -e build/image/plain-debian.img ] || image/debian/build --plain
 	$(RUN) -m pytest -m image --junitxml=build/image.xml tests/image $(ARGS)
 
 test-stage: ## run pi-gen's stage on roots of Debian, amd64 and, emulated, arm64 (as root; 10 to 40 min)

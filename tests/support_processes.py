@@ -52,6 +52,19 @@ def wait_for(what: str, found: Callable[[], Any], limit: float = LIMIT_S) -> Any
         time.sleep(0.02)
 
 
+def doing(pid: int) -> str:
+    """What each thread of a process does at the moment: its state, the function of the kernel it waits in, its call."""
+    lines = []
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*")):
+        try:
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            told = [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")]
+        except OSError as error:
+            told, state = [str(error)], "?"
+        lines.append(" ".join([task.name, state, *told]))
+    return "\n".join(lines)
+
+
 class Appliance:
     """`raspy run` in a directory of its own, under the host name ``pi``.
 
@@ -111,7 +124,11 @@ class Appliance:
 
     def wait_ready(self, name: str, times: int = 1) -> None:
         """Wait until the supervisor has seen so many READYs of a server."""
-        wait_for(f"{name} ready {times} times\n{self.log}", lambda: self.log.count(f" {name}: started in") >= times)
+        try:
+            wait_for(f"{name} ready {times} times", lambda: self.log.count(f" {name}: started in") >= times)
+        except AssertionError as error:
+            pid = self.process.pid if self.process else 0
+            raise AssertionError(f"{error}\n{self.log}\n{doing(pid)}") from None
 
     def raspy(self, *words: str, **added: str) -> subprocess.CompletedProcess[str]:
         """Run a command against it."""

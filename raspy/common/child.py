@@ -174,6 +174,11 @@ class Child:
         elif self.state == WAITING:
             self.start()
 
+    def spare(self, until: float) -> None:
+        """Do not judge it before then (monotonic time): nobody has listened to it for a while."""
+        if self.state in (STARTING, READY) and self.due is not None:
+            self.due = max(self.due, until)
+
     def on_notify(self, datagram: bytes) -> None:
         """Take a notification of its process (sd_notify(3))."""
         for line in datagram.decode("utf-8", "replace").splitlines():

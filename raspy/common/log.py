@@ -33,8 +33,10 @@ WAITING_TEXT = 131072
 """Characters of their text, at most, unless one alone has more."""
 JOURNAL = "/run/systemd/journal/socket"
 """Where journald takes records with fields."""
-JOURNAL_TEXT = 40_000
-"""Characters of a record in the journal; a datagram has room for 200 KB, and a character up to four bytes."""
+JOURNAL_TEXT = 8_000
+"""Characters of a record in the journal: 32 KB at most, for which every kernel has the memory at once."""
+MORE = "    ... "
+"""Before each further part of a text that is longer, so that no foreign text begins a record."""
 KEPT_RECORDS, KEPT_TEXT = 200, 300
 """Records that a process keeps of its own, and characters of each."""
 LAST_WORDS = 2.0
@@ -183,8 +185,7 @@ class DescriptorHandler(logging.Handler):
 class JournalHandler(logging.Handler):
     """Sends records to journald with fields of their own, waiting for as long as it takes none.
 
-    As https://systemd.io/JOURNAL_NATIVE_PROTOCOL has it: a datagram a record. (systemd-python does the same, for 0.3 MB
-    in each process.)
+    As https://systemd.io/JOURNAL_NATIVE_PROTOCOL has it. (systemd-python does the same, for 0.3 MB in each process.)
 
     :param fields: what all records have
     """
@@ -208,8 +209,8 @@ class JournalHandler(logging.Handler):
         text = self.format(record)
         try:
             for start in range(0, len(text) or 1, JOURNAL_TEXT):
-                message = journal_field("MESSAGE", text[start : start + JOURNAL_TEXT])
-                self._socket.sendto(head + message, JOURNAL)
+                part = (MORE if start else "") + text[start : start + JOURNAL_TEXT]
+                self._socket.sendto(head + journal_field("MESSAGE", part), JOURNAL)
         except OSError:
             pass
 
@@ -232,7 +233,7 @@ class QueueHandler(logging.Handler):
 
     A terminal that is held (Ctrl-S), a stopped pager and a hung journald read nothing, and would stop the loop of
     every process that logs. When too much waits, what comes is dropped, and counted in a line of its own.
-    (logging.handlers has a class like this, and imports sockets, pickle and more.)
+    (logging.handlers has a class like this, and imports pickle and more.)
 
     :param target: what writes; its own formatter is not used
     """

@@ -10,6 +10,7 @@ from typing import Any
 import sdnotify
 
 NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+"""What send(2) says when a datagram may go through later."""
 AGAIN = 0.2
 """Seconds until what the supervisor had no room for is sent again."""
 USEC_DIGITS = 20
@@ -19,8 +20,8 @@ USEC_DIGITS = 20
 class Notifier:
     """The sender of sd_notify datagrams; without ``$NOTIFY_SOCKET`` it does nothing.
 
-    It never waits. A supervisor that has not read for a while has no room for more (ten datagrams, unless
-    net.unix.max_dgram_qlen says otherwise); then the last message of each kind is kept and sent again: a lost READY
+    It never waits. A supervisor that has not read for a while has no room for more (eleven datagrams, where
+    net.unix.max_dgram_qlen is 10); then the last message of each kind is kept and sent again: a lost READY
     would have a good server killed for not having started.
 
     :param later: ``call_later`` of the loop of this process; None: it is sent again with the next message only
@@ -56,6 +57,8 @@ class Notifier:
     def stopping(self) -> None:
         """The process is about to end."""
         self._send("STOPPING=1")
+        # No turn of the loop may follow in which it could be sent again.
+        self._flush()
 
     def alive(self) -> None:
         """Feed the watchdog."""
@@ -69,7 +72,9 @@ class Notifier:
             self._send(f"STATUS={text}")
 
     def close(self) -> None:
-        """Let go of the socket; harmless when repeated."""
+        """Try once more what could not be sent, and let go of the socket; harmless when repeated."""
+        self._later = None
+        self._flush()
         if self._notifier is not None and self._notifier.socket is not None:
             self._notifier.socket.close()
         self._notifier = None
@@ -81,17 +86,20 @@ class Notifier:
         if not self._waiting:
             self._flush()
 
-    def _flush(self) -> None:
+    def _again(self) -> None:
         self._waiting = False
+        self._flush()
+
+    def _flush(self) -> None:
         while self._unsent and self._notifier is not None and self._notifier.socket is not None:
             field, state = next(iter(self._unsent.items()))
             try:
                 self._notifier.notify(state)
             except OSError as error:
                 if error.errno in NO_ROOM:
-                    if self._later is not None:
+                    if self._later is not None and not self._waiting:
                         self._waiting = True
-                        self._later(AGAIN, self._flush)
+                        self._later(AGAIN, self._again)
                     return
                 # Otherwise nobody is there to be told.
             del self._unsent[field]

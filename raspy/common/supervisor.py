@@ -35,6 +35,10 @@ DATAGRAMS = 100
 """Notifications taken in one turn."""
 CREDENTIALS = 12
 """Bytes of struct ucred: pid, uid and gid of a sender (unix(7))."""
+STOOD_STILL = 1.0
+"""Seconds that a turn may be late before it is this process that stood still."""
+LISTENS = 5.0
+"""Seconds for which no server is judged then: on a machine so busy they may need them to be heard."""
 BROKER_TIME = 10.0
 """Seconds for which the others wait for the broker's first READY; they can do without it."""
 GUARDIAN = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "guardian.py")]
@@ -85,6 +89,7 @@ class Supervisor:
         self._wake_read, self._wake_write = -1, -1
         self._notifier = Notifier()
         self._fed = 0.0
+        self._turned = time.monotonic()
         self._terminal = os.isatty(0)
 
     def get_instance_id(self) -> str:
@@ -352,7 +357,13 @@ class Supervisor:
         helpers = {helper.fileno(): helper for helper in self._helpers}
         for descriptor in (*children, *helpers):
             poller.register(descriptor, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(self._wait_ms())}
+        wait = self._wait_ms()
+        ready = {descriptor for descriptor, _ in poller.poll(wait)}
+        now = time.monotonic()
+        if wait is not None and now - self._turned > wait / 1000 + STOOD_STILL:
+            # Those whose signs of life found no room meanwhile send them in a moment (notify.AGAIN).
+            for child in self.children.values():
+                child.spare(now + LISTENS)
         # Also when it was empty a moment ago: one that has ended may have said something before.
         self._take_notifications()
         for descriptor in ready & children.keys():
@@ -361,7 +372,8 @@ class Supervisor:
             self._guard(self._helper_ended, helpers[descriptor])
         if self._wake_read in ready:
             self._guard(self._take_wake)
-        self._expire(time.monotonic())
+        self._turned = time.monotonic()
+        self._expire(self._turned)
 
     def _guard(self, function: Callable[..., Any], *args: Any) -> None:
         """Call it; what goes wrong with one server must not end the supervisor, and with it the others."""
@@ -374,7 +386,6 @@ class Supervisor:
         """Hand each waiting notification to the child that it comes from; a stranger's is ignored."""
         if self._notify is None:
             return
-        children = {c.process.pid: c for c in self.children.values() if c.process is not None}
         for _ in range(DATAGRAMS):
             try:
                 datagram, control, _, _ = self._notify.recvmsg(DATAGRAM, socket.CMSG_SPACE(CREDENTIALS))
@@ -382,9 +393,13 @@ class Supervisor:
                 return
             for level, kind, data in control:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                    child = children.get(int.from_bytes(data[:4], sys.byteorder))
+                    child = self._child(int.from_bytes(data[:4], sys.byteorder))
                     if child is not None:
                         self._guard(child.on_notify, datagram)
+
+    def _child(self, pid: int) -> Child | None:
+        # Looked up for each: what one says may have had others started, which have something to say themselves by now.
+        return next((c for c in self.children.values() if c.process is not None and c.process.pid == pid), None)
 
     def _wait_ms(self) -> int | None:
         dues = [child.due for child in self.children.values() if child.due is not None]

@@ -151,6 +151,20 @@ def break_child() -> None:
     Child.reload = broken  # type: ignore[method-assign]
 
 
+def dawdle() -> None:
+    """Have the start of one server take so long that the one before it is ready meanwhile."""
+    from raspy.common.child import Child
+
+    whole = Child.start
+
+    def slow(child: Child) -> None:
+        whole(child)
+        if child.name == "output":
+            time.sleep(2)
+
+    Child.start = slow  # type: ignore[method-assign]
+
+
 def times(prefix: str) -> dict[str, Any]:
     """How long things may take: what the variables of the environment say that begin with a prefix."""
     found = {key.removeprefix(prefix): value for key, value in os.environ.items() if key.startswith(prefix)}
@@ -183,6 +197,8 @@ def main() -> int:
     process.GRACE = float(os.environ.get("STAGE_GUARDIAN_GRACE", process.GRACE))
     if os.environ.get("STAGE_BUG"):
         break_child()
+    if os.environ.get("STAGE_DAWDLE"):
+        dawdle()
     if times("PLAIN_"):
         hurry_plain()
     from raspy.common.supervisor import Supervisor, Times

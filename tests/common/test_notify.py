@@ -164,6 +164,23 @@ def test_a_loop_that_found_the_supervisor_busy_is_ready_all_the_same(receiver: s
         thread.join()
 
 
+def test_what_is_left_at_the_end_is_tried_once_more(receiver: socket.socket) -> None:
+    filled = fill(receiver)
+    later: list[Callable[[], None]] = []
+    notifier = Notifier(lambda delay, function: later.append(function))
+    notifier.ready()
+    assert {receiver.recv(200) for _ in range(filled)} == {b"x"}
+    notifier.stopping()
+    assert [receiver.recv(200) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]
+    filled = fill(receiver)
+    notifier.alive()
+    assert {receiver.recv(200) for _ in range(filled)} == {b"x"}
+    notifier.close()
+    assert receiver.recv(200) == b"WATCHDOG=1"
+    for again in later:
+        again()
+
+
 def test_a_supervisor_that_is_gone_is_no_error(receiver: socket.socket) -> None:
     notifier = Notifier()
     receiver.close()

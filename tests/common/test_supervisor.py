@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import pytest
 from raspy.common.process import ExecutiveProcess
 from raspy.common.supervisor import GUARDIAN, Supervisor
 from tests.support import need_program
+from tests.support_processes import doing
 
 STAGE = str(Path(__file__).with_name("stage_supervisor.py"))
 TOP = str(Path(__file__).parents[2])
@@ -97,7 +99,8 @@ class Stage:
         try:
             wait_for(f"{name} ready {times} times", lambda: self.log.count(f"{name}: started in") >= times)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log}\n{self.entries()}") from None
+            pid = self.process.pid if self.process else 0
+            raise AssertionError(f"{error}\n{self.log}\n{self.entries()}\n{doing(pid)}") from None
         return self.pids(name)[-1]
 
     def wait_log(self, pattern: str) -> None:
@@ -148,11 +151,44 @@ def test_starts_the_broker_first_and_stops_in_reverse_order(stage: Stage) -> Non
     assert stops == ["output", "plain", "broker"]
 
 
+def test_who_is_ready_while_others_are_started_is_heard(stage: Stage) -> None:
+    # Was taken for a stranger, as it was not there yet when the supervisor began to listen; and killed 90 s later.
+    stage.start(STAGE_DAWDLE="1")
+    for name in ("broker", "plain", "output"):
+        stage.wait_ready(name)
+    assert stage.end() == 0
+
+
 def test_the_children_get_a_watchdog_and_a_state_directory_each(stage: Stage) -> None:
     stage.start(TIMES_WATCHDOG="7.5", STATE_DIRECTORY="/var/lib/raspy", NOTIFY_SOCKET="/nowhere", WATCHDOG_PID="1")
     stage.wait_ready("plain")
     assert ("plain", "starts=1 last_end=") in [e[:2] for e in stage.entries()]
     assert ("plain", "watchdog=7500000 state=/var/lib/raspy/plain") in [e[:2] for e in stage.entries()]
+    assert stage.end() == 0
+
+
+def test_who_could_not_tell_a_supervisor_that_stood_still_is_not_killed_for_it(stage: Stage) -> None:
+    stage.start(TIMES_WATCHDOG="4")
+    pids = {name: stage.wait_ready(name) for name in ("broker", "plain", "output")}
+    stage.send(signal.SIGSTOP)
+    try:
+        # Strangers have taken all the room there is for signs of life.
+        assert stage.process is not None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            (name,) = re.findall(rf"@(raspy-{stage.process.pid}-\w+)", Path("/proc/net/unix").read_text())
+            other.connect(f"\0{name}")
+            other.settimeout(5)
+            with contextlib.suppress(TimeoutError):
+                # The last one waits for longer than a server may be silent.
+                for _ in range(1000):
+                    other.send(b"x")
+    finally:
+        stage.send(signal.SIGCONT)
+    stage.send(signal.SIGHUP)
+    for name in pids:
+        wait_for(f"{name} to reload", lambda: stage.pids(name, "reload"))  # noqa: B023
+    assert {name: stage.pids(name)[-1] for name in pids} == pids
+    assert "no sign of life" not in stage.log
     assert stage.end() == 0
 
 

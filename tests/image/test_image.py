@@ -202,6 +202,8 @@ def is_new(pi: Pi, lived: Lived) -> None:
     # Nor is who had logged in let in any more.
     assert lived.owner.at(pi.port).get("/").headers["Location"] == "/setup"
     pi.wait_shell()
+    # The page comes before the other servers do.
+    assert pi.run("systemctl is-system-running --wait", check=False, limit=900) == "running\n"
     # By which the network knows it.
     assert pi.run("cat /etc/machine-id") == lived.machine_id
     assert checks.inside(pi.run) == []

@@ -69,7 +69,7 @@ def test_a_killed_server_is_back_and_nothing_else_restarts(appliance: Appliance,
 
 
 def test_a_supervisor_that_stood_still_meanwhile_hears_of_every_start() -> None:
-    # Its socket has room for ten datagrams: a busy machine lost the READY of good servers, killed 90 s later for it.
+    # Its socket has room for eleven datagrams: a busy machine lost the READY of good servers, killed 90 s later for it.
     appliance = Appliance(["broker", "titanic", "fake", "logger", "core", "alarm"])
     others = [name for name in appliance.servers if name != "broker"]
     try:

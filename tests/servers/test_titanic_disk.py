@@ -276,7 +276,7 @@ def test_a_process_whose_writes_fail() -> None:
         (refused,) = ask(here.address, REQUEST, new_id(), AWAY, BIG)
         assert refused.startswith(b"500 ")
         assert b"requests.db: the disk does not read or write as it should" in refused
-        assert "requests.db: the disk does not read or write" in titanic.log
+        wait_for("its word", lambda: "requests.db: the disk does not read or write" in titanic.log)
         assert ask(here.address, b"pi.titanic.mmi", b"status")[1] == b"200"
         assert [ask(here.address, b"titanic.reply", uuid) for uuid in kept] == [PENDING] * 3
         resource.prlimit(titanic.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)

@@ -113,14 +113,16 @@ class Eyes:
             self.problems.append(f"asked elsewhere: {url}")
 
     def go(self, path: str = "/") -> None:
-        """Load a page, also from one that is about to load itself anew, which would come first."""
-        for again in (True, False):
+        """Load a page, also from one that loads itself anew meanwhile: each of its own loads comes first."""
+        end = time.monotonic() + LIMIT / 1000
+        while True:
             try:
                 self.page.goto(self.url + path)
                 return
             except Exception as error:
-                if not again or "interrupted by another navigation" not in str(error):
+                if "interrupted by another navigation" not in str(error) or time.monotonic() > end:
                     raise
+            self.page.wait_for_load_state()
 
     def log_in(self) -> None:
         """Set the first password, or give it."""
