@@ -215,9 +215,57 @@ def test_a_long_outage_is_kept_on_the_disk_and_the_file_goes_when_it_is_over(sta
     stage.house.start_broker()
     node.delivered()
     assert stage.house.values() == list(range(50))
-    node.until(lambda: not rows(node.path))
+    node.until(lambda: node.outbox.file.rests)
+    assert list(Path(stage.state).iterdir()) == []
+    node.until(lambda: node.outbox._timer is None)
+    assert node.outbox.file.waiting == 0
     node.stop()
     assert list(Path(stage.state).iterdir()) == []
+
+
+@pytest.mark.usefixtures("spilling")
+def test_the_disk_is_used_again_for_the_next_outage(stage: Stage) -> None:
+    node = well(stage)
+    for number in range(3):
+        stage.house.stop_broker()
+        node.connected(False)
+        waits = node.outbox.waiting
+        node.count(10 * number, 10 * number + 10)
+        on_disk(node, waits + 10)
+        assert [value for value, *_ in rows(node.path)][-10:] == list(range(10 * number, 10 * number + 10))
+        stage.house.start_broker()
+        node.delivered()
+        assert stage.house.values() == list(range(10 * number + 10))
+        node.until(lambda: node.outbox.file.rests)
+        assert not node.path.exists()
+
+
+@pytest.mark.usefixtures("spilling")
+def test_what_comes_while_the_file_is_closed_is_written(stage: Stage) -> None:
+    node = well(stage)
+    stage.house.stop_broker()
+    node.connected(False)
+    node.count(0, 10)
+    on_disk(node, 10)
+    stage.house.start_broker()
+    node.delivered()
+    node.until(lambda: node.outbox.file.rests)
+    file = node.outbox.file
+    assert file is not None
+    for number in range(20):
+        # It is opened, and closed behind what was written meanwhile.
+        written: list[bool] = []
+        file.storage.rests = False
+        file.storage.rest()
+        file.write([read(KEY, Value.ok(number, log=True).encode(), node.clock)], written.append)  # type: ignore[list-item]
+        assert not file.rests
+        node.until(lambda told=written: told)
+        assert written == [True]
+        assert [value for value, *_ in rows(node.path)] == [number]
+        file.sent(file._last)
+        assert file.waiting == 0
+        node.until(lambda: file.rest() or file.rests)
+        assert not node.path.exists()
 
 
 def test_what_waits_in_memory_is_written_when_the_server_stops(stage: Stage) -> None:

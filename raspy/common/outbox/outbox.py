@@ -235,14 +235,16 @@ class Outbox:
         if file is not None:
             if file.waiting < 0:
                 file.look(self._deliver_if_connected)
-            elif not file.waiting:
+            elif not file.waiting and self.keeping:
                 file.remove()
+            elif not file.waiting:
+                file.rest()
         if self.readings:
             waits = self.clock.since() - self.readings[0].since >= SPILL
-            if waits or (file is not None and not self._connected):
+            if waits or (file is not None and not file.rests and not self._connected):
                 self._spill()
         self._deliver_if_connected()
-        if not (self.keeping or self.waiting or (file is not None and file.waiting < 0)):
+        if not (self.keeping or self.waiting or (file is not None and file.usable and not file.rests)):
             self._is_well()
 
     def _deliver_if_connected(self) -> None:
@@ -258,7 +260,7 @@ class Outbox:
         for reading in self.readings:
             if not reading.trusted and reading.boot == self.clock.boot_id:
                 reading.set_right(base)
-        if self.file is not None:
+        if self.file is not None and not self.file.rests:
             self.file.set_right(self.clock.boot_id, base)
 
     def _open(self) -> File:
