@@ -11,26 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import msgspec
-
 from raspy.common.devices.errors import ReadingError
+from raspy.servers.sync.rtc import Content
 
 CENTURY = 2000
 PM = 0x40
 """Afternoon in the hours of a DS1307 or DS3231 that counts 12 of them; their bit 6 says that it does."""
-
-
-class Content(msgspec.Struct, frozen=True):
-    """What a chip says."""
-
-    time: float
-    """Unix s, whole."""
-    stopped: str = ""
-    """Why its time is not to be trusted; empty: it may be."""
-    weak: str = ""
-    """What else is wrong with it."""
-    mend: bool = False
-    """That is mended when it is set."""
 
 
 Write = tuple[int, list[int]]
