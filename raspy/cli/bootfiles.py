@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 from raspy.common.appliance import at
 from raspy.common.backup.exchange import sync
-from raspy.common.devices.keptfile import replace
 from raspy.common.MDP import GenericError
+from raspy.common.wholefile import replace
 
 BOOT = "/boot/firmware"
 LIMIT = 1 << 20

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from raspy.cli.bootfiles import BOOT, BadFile, content, enable_ssh, read, run, unlink
 from raspy.common.appliance import at
-from raspy.common.devices.keptfile import replace
+from raspy.common.wholefile import replace
 
 OFF = "/etc/cloud/cloud-init.disabled"
 FILES = ("user-data", "network-config", "meta-data")

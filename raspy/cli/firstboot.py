@@ -40,7 +40,7 @@ from raspy.cli.bootfiles import (
 from raspy.cli.tomltext import merged, written
 from raspy.common.appliance import POWER_OFF, PREFIX, REPORT, REQUESTS, RESET, Report, at
 from raspy.common.config import read_toml
-from raspy.common.devices.keptfile import replace
+from raspy.common.wholefile import replace
 
 CONFIG_NAMES = ("raspy.toml", "raspy.toml.txt")
 """Names of the owner's configuration on the boot partition; editors of other systems add the ending."""

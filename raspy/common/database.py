@@ -79,10 +79,17 @@ class Database:
         with self._while_writing:
             self._open()
 
-    def close(self) -> None:
-        """Close the file; harmless when repeated."""
+    def close(self, remove: bool = False) -> None:
+        """Close the file; harmless when repeated. The next write or read opens it again.
+
+        :param remove: delete it too, as it holds nothing any more
+        """
         with self._while_writing, self._while_reading:
             self._disconnect()
+            # What of its log is left was not brought into it: somebody else reads it, or the disk refused.
+            if remove and self._lock != NOT_FOUND and not os.path.exists(self.path + SUFFIXES[1]):
+                _remove(self.path)
+                _remove(f"{self.path}.lock")
             self._unlock()
 
     def write(self, function: Callable[[sqlite3.Connection], T]) -> T:

@@ -74,6 +74,8 @@ class Storage:
         to be derived again."""
         self._writes: deque[Operation] = deque()
         self._reads: deque[tuple[Read, Done]] = deque()
+        self.rests = False
+        """Whether the file is closed until it is used again (:meth:`rest`)."""
         self._writing = self._reading = self._recovering = False
         self._group = 1
         self._gathering: Timer | None = None
@@ -93,14 +95,25 @@ class Storage:
         :param done: called with the item's result, or with the error that kept it from the disk
         :param keep: try again until it is on disk
         """
+        self.rests = False
         self._writes.append(Operation(function, item, done, keep))
         self._go()
 
     def read(self, function: Read, done: Done) -> None:
         """Have ``function(connection)`` called; ``done(result, error)`` follows."""
+        self.rests = False
         self._reads.append((function, done))
         if not self._reading and not self._recovering:
             self._start_reads()
+
+    def rest(self) -> None:
+        """Close the file, and delete it: it holds nothing, and is not needed for long. Nothing happens while it is
+        used, or while the disk refuses. What is written or read later opens it again."""
+        busy = self._writing or self._reading or self._recovering or self._writes or self._reads
+        if not (busy or self.rests or self.problem):
+            # As while it is set aside: nobody begins before it is done.
+            self._recovering = True
+            self.server.in_pool(self.database.close, True, done=self._rested, timeout=NEVER)
 
     def close(self) -> None:
         """Write what waits, then close the file. Called when the server stops, so this waits."""
@@ -238,6 +251,10 @@ class Storage:
             self._go()
         if self._reads and not self._reading:
             self._start_reads()
+
+    def _rested(self, _: Any, error: BaseException | None) -> None:
+        self.rests = error is None and not (self._writes or self._reads)
+        self._recovered(_, error)
 
     def _start_reads(self) -> None:
         jobs = [self._reads.popleft() for _ in range(min(len(self._reads), BATCH))]

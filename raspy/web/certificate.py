@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from raspy.common.config import ConfigError
-from raspy.common.devices.keptfile import replace
 from raspy.common.MDP import ServerError
+from raspy.common.wholefile import replace
 
 DAYS = 820
 """Days that one made here is valid; Apple's systems take 825 at most (support.apple.com/103769)."""

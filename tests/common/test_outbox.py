@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from raspy.common import MDP, storage
 from raspy.common.devices.value import Value
 from raspy.common.kvcliapi import KvSubscriber
-from raspy.common.outbox import delivery, outbox
+from raspy.common.outbox import LEFT, delivery, outbox
 from raspy.common.outbox.reading import BODY_BYTES, read
 from raspy.common.server import Server
 from raspy.common.verbs import VerbError
@@ -69,6 +72,12 @@ def well(stage: Stage, node: Node | None = None) -> Node:
 def rows(path: Path) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT value, boot, trusted FROM reading ORDER BY id").fetchall()
+
+
+def left(stage: Stage) -> list[float]:
+    """Values of those that a server had in memory when it stopped."""
+    content = json.loads(Path(stage.state, LEFT).read_bytes())
+    return [reading["value"] for reading in content["readings"]]
 
 
 def on_disk(node: Node, count: int) -> None:
@@ -197,7 +206,7 @@ def test_a_server_makes_its_outbox_with_its_first_reading_if_it_may(
         assert ("onewire.outbox" in server.statistics()) == bool(most)
         server.stop()
         server.destroy()
-        assert Path(stage.state, "outbox.db").exists() == bool(most)
+        assert Path(stage.state, "outbox.json").exists() == bool(most)
 
 
 # The disk
@@ -215,9 +224,57 @@ def test_a_long_outage_is_kept_on_the_disk_and_the_file_goes_when_it_is_over(sta
     stage.house.start_broker()
     node.delivered()
     assert stage.house.values() == list(range(50))
-    node.until(lambda: not rows(node.path))
+    node.until(lambda: node.outbox.file.rests)
+    assert list(Path(stage.state).iterdir()) == []
+    node.until(lambda: node.outbox._timer is None)
+    assert node.outbox.file.waiting == 0
     node.stop()
     assert list(Path(stage.state).iterdir()) == []
+
+
+@pytest.mark.usefixtures("spilling")
+def test_the_disk_is_used_again_for_the_next_outage(stage: Stage) -> None:
+    node = well(stage)
+    for number in range(3):
+        stage.house.stop_broker()
+        node.connected(False)
+        waits = node.outbox.waiting
+        node.count(10 * number, 10 * number + 10)
+        on_disk(node, waits + 10)
+        assert [value for value, *_ in rows(node.path)][-10:] == list(range(10 * number, 10 * number + 10))
+        stage.house.start_broker()
+        node.delivered()
+        assert stage.house.values() == list(range(10 * number + 10))
+        node.until(lambda: node.outbox.file.rests)
+        assert not node.path.exists()
+
+
+@pytest.mark.usefixtures("spilling")
+def test_what_comes_while_the_file_is_closed_is_written(stage: Stage) -> None:
+    node = well(stage)
+    stage.house.stop_broker()
+    node.connected(False)
+    node.count(0, 10)
+    on_disk(node, 10)
+    stage.house.start_broker()
+    node.delivered()
+    node.until(lambda: node.outbox.file.rests)
+    file = node.outbox.file
+    assert file is not None
+    for number in range(20):
+        # It is opened, and closed behind what was written meanwhile.
+        written: list[bool] = []
+        file.storage.rests = False
+        file.storage.rest()
+        file.write([read(KEY, Value.ok(number, log=True).encode(), node.clock)], written.append)  # type: ignore[list-item]
+        assert not file.rests
+        node.until(lambda told=written: told)
+        assert written == [True]
+        assert [value for value, *_ in rows(node.path)] == [number]
+        file.sent(file._last)
+        assert file.waiting == 0
+        node.until(lambda: file.rest() or file.rests)
+        assert not node.path.exists()
 
 
 def test_what_waits_in_memory_is_written_when_the_server_stops(stage: Stage) -> None:
@@ -226,14 +283,144 @@ def test_what_waits_in_memory_is_written_when_the_server_stops(stage: Stage) -> 
     node.connected(False)
     node.count(0, 20)
     node.stop()
-    assert [value for value, *_ in rows(node.path)] == list(range(20))
+    assert left(stage) == list(range(20))
     other = stage.node()
     other.count(20, 30)
     stage.house.start_broker()
     other.delivered()
     other.until(lambda: stage.house.values() == list(range(30)))
+    other.until(lambda: not Path(stage.state, LEFT).exists() and other.outbox._timer is None)
+    assert other.outbox.file is None, "a few need no database"
     other.stop()
-    assert not node.path.exists()
+    assert list(Path(stage.state).iterdir()) == []
+
+
+def test_what_was_left_waits_on_through_one_restart_after_the_other(stage: Stage) -> None:
+    for number in range(3):
+        # Each in a boot of its own, shorter than the one before.
+        clock = Clock(boot_id=str(number) * 32)
+        clock.more = 1e6 * (3 - number)
+        node = stage.node(clock)
+        node.count(10 * number, 10 * number + 10)
+        node.stop()
+        assert left(stage) == list(range(10 * number + 10))
+    stage.house.start()
+    node = stage.node(Clock(boot_id="9" * 32))
+    node.delivered()
+    assert stage.house.values() == list(range(30))
+
+
+@pytest.mark.usefixtures("spilling")
+def test_what_was_left_goes_to_the_database_in_a_long_outage(stage: Stage) -> None:
+    node = stage.node()
+    node.outbox.file = None
+    node.outbox._timer and node.outbox._timer.cancel()
+    node.count(0, 10)
+    node.stop()
+    assert left(stage) == list(range(10))
+    node = stage.node(Clock(boot_id="c" * 32))
+    node.count(10, 20)
+    on_disk(node, 20)
+    assert [value for value, *_ in rows(node.path)] == list(range(20))
+    # As after a power cut: both are there, and each reading counts once.
+    shutil.copytree(stage.state, f"{stage.state}-cut")
+    node.stop()
+    assert not Path(stage.state, LEFT).exists()
+    stage.house.start()
+    node = stage.node(Clock(boot_id="d" * 32), state=f"{stage.state}-cut")
+    node.delivered()
+    assert stage.house.values() == list(range(20))
+    node.until(lambda: not list(Path(node.directory).iterdir()))
+
+
+def test_many_go_to_the_database_when_the_server_stops(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.node()
+    node.count(0, 20)
+    monkeypatch.setattr(outbox, "IN_MEMORY", 19)
+    node.stop()
+    assert [value for value, *_ in rows(node.path)] == list(range(20))
+    assert not Path(stage.state, LEFT).exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"format":1}',
+        b'{"format":0.5,"readings":[]}',
+        b'{"format":1,"readings":[{"key":"/device/x"}]}',
+        b'{"format":1,"readings":[],"more":1}',
+        b"\xff" * 100,
+        b"[" * 100_000,
+        b'{"format":1,"readings":[' + b" " * (4 << 20) + b"]}",
+    ],
+)
+def test_a_damaged_rest_is_set_aside(stage: Stage, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = Path(stage.state, LEFT)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    node = stage.node()
+    assert node.outbox.waiting == 0
+    aside = [name for name in os.listdir(stage.state) if name.startswith(f"{LEFT}.damaged-")]
+    assert len(aside) == 1
+    assert f"{path}: it is damaged" in caplog.text
+    assert aside[0] in caplog.text
+    node.count(0, 5)
+    node.stop()
+    assert left(stage) == list(range(5))
+    assert Path(stage.state, aside[0]).read_bytes() == content
+
+
+def test_the_rest_of_a_newer_program_is_left_alone(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    content = b'{"format":2,"whatever":[1,2]}'
+    path = Path(stage.state, LEFT)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    node = stage.node()
+    assert "a newer RasPy wrote it" in caplog.text
+    node.count(0, 5)
+    node.stop()
+    assert path.read_bytes() == content
+    assert "5 readings that the logger does not have are lost" in caplog.text
+
+
+@pytest.mark.system
+def test_a_rest_that_the_disk_does_not_take_is_counted(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    with small_disk() as disk:
+        node = stage.node(state=disk.place)
+        node.count(0, 50)
+        disk.fill()
+        node.stop()
+        assert "outbox.json: No space left on device" in caplog.text
+        assert "50 readings that the logger does not have are lost" in caplog.text
+
+
+def test_a_rest_whose_removal_hangs_holds_up_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = stage.node()
+    node.count(0, 5)
+    node.stop()
+    free = threading.Event()
+    unlink = os.unlink
+
+    def hangs(path: Any, **more: Any) -> None:
+        if str(path).endswith(LEFT):
+            free.wait(LIMIT)
+        unlink(path, **more)
+
+    monkeypatch.setattr(os, "unlink", hangs)
+    stage.house.start()
+    node = stage.node()
+    node.delivered()
+    node.until(lambda: node.outbox._left._removing)
+    stage.house.stop_broker()
+    node.connected(False)
+    node.count(5, 10)
+    node.until(lambda: node.outbox.waiting >= 5)
+    threading.Timer(0.3, free.set).start()
+    # It waits for the removal, which would take what it writes.
+    node.stop()
+    assert left(stage)[-5:] == list(range(5, 10))
 
 
 @pytest.mark.usefixtures("spilling")

@@ -38,11 +38,24 @@ class Disk:
         self.untold: deque[list[tuple[Operation, Any, Exception | None]]] = deque()
         self.unread: list[tuple[Callable[[sqlite3.Connection], Any], Any]] = []
         self.untold_reads: list[tuple[Any, Any]] = []
+        self.rests = self.closing = False
+
+    def rest(self) -> None:
+        busy = self.waiting or self.untold or self.unread or self.untold_reads
+        self.closing = self.closing or not (busy or self.problem or self.rests)
+
+    def deleted(self) -> None:
+        """It is closed and deleted, with what is in it; those wait that came meanwhile."""
+        self.connection.execute("DELETE FROM reading")
+        self.closing = False
+        self.rests = not (self.waiting or self.unread)
 
     def write(self, function: Any, item: Any, done: Any, keep: bool = False) -> None:
+        self.rests = False
         self.waiting.append(Operation(function, item, done, keep))
 
     def read(self, function: Any, done: Any) -> None:
+        self.rests = False
         self.unread.append((function, done))
 
     def commit(self, good: bool) -> None:
@@ -170,7 +183,13 @@ class Machine(RuleBasedStateMachine):
             found._timer.cancel()
             found._go()
 
-    @precondition(lambda self: self.disk and self.disk.waiting)
+    @precondition(lambda self: self.disk and self.disk.closing)
+    @rule()
+    def disk_closes(self) -> None:
+        assert self.disk
+        self.disk.deleted()
+
+    @precondition(lambda self: self.disk and self.disk.waiting and not self.disk.closing)
     @rule(good=st.booleans())
     def disk_writes(self, good: bool) -> None:
         assert self.disk
@@ -182,7 +201,7 @@ class Machine(RuleBasedStateMachine):
         assert self.disk
         self.disk.tell()
 
-    @precondition(lambda self: self.disk and self.disk.unread)
+    @precondition(lambda self: self.disk and self.disk.unread and not self.disk.closing)
     @rule()
     def disk_reads(self) -> None:
         assert self.disk
@@ -235,6 +254,8 @@ class Machine(RuleBasedStateMachine):
                 self.look()
                 self.bring()
                 while disk := self.disk:
+                    if disk.closing:
+                        disk.deleted()
                     if not disk.waiting and not disk.untold:
                         disk.problem = ""  # as it is tried again
                     if disk.waiting:

@@ -254,6 +254,25 @@ def test_help() -> None:
     assert "RASPY_IMAGE_CACHE" in done.stdout
 
 
+def test_a_root_that_could_not_be_made_is_not_kept(tmp_path: Path) -> None:
+    needs("mmdebstrap", "arch-test", "mkfs.vfat", "mcopy", "sfdisk", "dtc", "xz", "bmaptool")
+    if os.geteuid():
+        pytest.skip("building images needs root")
+    if subprocess.run(["arch-test", "arm64"], capture_output=True, check=False).returncode:
+        pytest.skip("programs for arm64 do not run here")
+    programs = tmp_path / "programs"
+    put(programs / "mmdebstrap", '#!/bin/sh\nfor last; do :; done\n: >"$last"\necho "no network" >&2\nexit 25\n')
+    (programs / "mmdebstrap").chmod(0o755)
+    given = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "RASPY_IMAGE_CACHE": str(tmp_path / "cache")}
+    given.pop("RASPY_IMAGE_BASE", None)
+    line = [str(BUILD), "--plain", "--output", str(tmp_path / "output")]
+    done = subprocess.run(line, env=given, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode, done.stderr
+    assert "no network" in done.stderr
+    assert "unpacking" not in done.stderr
+    assert not list((tmp_path / "cache").glob("*.tar"))
+
+
 def test_scripts_are_clean() -> None:
     needs("shellcheck")
     scripts = [BUILD, TOP / "image/debian/files/usr/local/sbin/grow-root"]

@@ -165,9 +165,8 @@ def test_a_server_as_it_is_installed_keeps_its_readings_over_a_restart(house: Ho
         fake.start()
         notified.ready()
         assert fake.stop() == 0
-        with closing(sqlite3.connect(os.path.join(house.state, "outbox.db"))) as connection:
-            found = connection.execute("SELECT time FROM reading WHERE key = ?", (key,)).fetchall()
-        return [time for (time,) in found]
+        found = json.loads(Path(house.state, "outbox.json").read_bytes())["readings"]
+        return [reading["time"] for reading in found if reading["key"] == key]
 
     notified = Notified(here.directory)
     try:

@@ -24,8 +24,9 @@ sys.path.insert(0, "/opt/raspy")
 
 from raspy.servers.sync import Sync, SyncConfig
 from raspy.servers.sync.chips import CHIPS
+from raspy.servers.sync.directrtc import DirectRTC
 from raspy.servers.sync.machine import Machine
-from raspy.servers.sync.rtc import DirectRTC, KernelRTC, find
+from raspy.servers.sync.rtc import KernelRTC, find
 from raspy.servers.sync.settings import direct
 
 UID = 990

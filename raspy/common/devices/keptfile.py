@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raspy.common.MDP import ServerError
+from raspy.common.wholefile import replace
 
 if TYPE_CHECKING:
     from raspy.common.server import Server
@@ -245,30 +246,3 @@ def _devices(path: str | None) -> dict[str, Kept]:
             return msgspec.json.decode(file.read(LIMIT + 1), type=_Content).devices
     except (OSError, ValueError, RecursionError):
         return {}  # what cannot be read was not served either
-
-
-def replace(path: str, data: bytes, private: bool = False) -> None:
-    """Put data in the place of a file's, on the disk when this returns.
-
-    :param private: nobody but this user may read it
-    :raises OSError: it could not; the file is as it was
-    """
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o750, exist_ok=True)
-    new = path + ".new"
-    with open(new, "wb", opener=_open_private if private else None) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-    entry = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(entry)
-    finally:
-        os.close(entry)
-
-
-def _open_private(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
-    os.fchmod(descriptor, 0o600)  # one that an end in the middle left behind may be open to others
-    return descriptor

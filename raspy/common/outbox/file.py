@@ -152,6 +152,17 @@ class File:
             self._removing = True
             self.storage.write(remove, self._sent, self._removed)
 
+    @property
+    def rests(self) -> bool:
+        """Whether there is no file, and nobody needs one."""
+        return self.storage.rests
+
+    def rest(self) -> None:
+        """Close and delete the file once the logger has all: SQLite takes memory for one, and it would be opened at the
+        next start. To be called until it rests."""
+        if self.waiting == 0:
+            self.storage.rest()
+
     def set_right(self, boot: str, base: float) -> None:
         """The clock of a boot is right now: give its readings their times, before another boot makes it impossible."""
         self.storage.write(set_right, (boot, base), lambda *_: None, keep=True)

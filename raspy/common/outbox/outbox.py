@@ -8,6 +8,7 @@ where a reading that comes twice counts once.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Collection
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 from raspy.common import MDP, kvsimple
 from raspy.common.clock import BootClock
 from raspy.common.executive import Timer
-from raspy.common.outbox import FILE, is_left
+from raspy.common.outbox import FILE, LEFT, is_stored
+from raspy.common.outbox.left import Left
 from raspy.common.outbox.loggers import Loggers
 from raspy.common.outbox.reading import Reading, read
 from raspy.common.statistics import SNMP, SNMPCounter
@@ -86,11 +88,15 @@ class Outbox:
         self.refused = server.add_statistic(
             SNMPCounter(f"{name}.outbox_refused", "Of them, those that the logger could not keep; the log says why")
         )
-        if is_left(directory):
+        self._left = Left(server, os.path.join(directory, LEFT))
+        if is_stored(directory):
             self._open()
-        if not self._connected or self.file is not None:
+        self._put_back(self._left.take())
+        some = self.file is not None or bool(self.readings)
+        self._first = self._first and not some
+        if not self._connected or some:
             self._keep()
-        if self._connected and self.file is not None:
+        if self._connected and some:
             self._deliver()
 
     @property
@@ -174,13 +180,23 @@ class Outbox:
             self.delivery.close()
         self.come_back()
         self._connected = False
-        if self.readings:
-            self._write()
-        if self.file is not None:
-            self.file.close()
+        file = self.file
+        if self.readings and ((file is not None and not file.rests) or len(self.readings) > IN_MEMORY):
+            file = self._write()
+        if file is not None:
+            file.close()
+        if not self._storing:
+            self._put_left()
         lost = len(self.readings) + self._storing
         if lost:
             MDP.logger.error("%d readings that the logger does not have are lost", lost)
+
+    def _put_left(self) -> None:
+        try:
+            self._left.put(self.readings)
+            self.readings.clear()
+        except OSError as error:
+            MDP.logger.error("%s: %s", self._left.path, error.strerror or error)
 
     def depart(self, most: int) -> list[Reading]:
         """The next from memory that go to the logger, all of one boot and one kind of clock."""
@@ -235,14 +251,21 @@ class Outbox:
         if file is not None:
             if file.waiting < 0:
                 file.look(self._deliver_if_connected)
-            elif not file.waiting:
+            elif not file.waiting and self.keeping:
                 file.remove()
+            elif not file.waiting:
+                file.rest()
         if self.readings:
-            waits = self.clock.since() - self.readings[0].since >= SPILL
-            if waits or (file is not None and not self._connected):
+            # Those of another boot are on the disk.
+            own = next((reading.since for reading in self.readings if reading.boot == self.clock.boot_id), math.inf)
+            waits = self.clock.since() - own >= SPILL
+            if waits or (file is not None and not file.rests and not self._connected):
                 self._spill()
         self._deliver_if_connected()
-        if not (self.keeping or self.waiting or (file is not None and file.waiting < 0)):
+        if not self.waiting:
+            self._left.remove()
+        opened = file is not None and file.usable and not file.rests
+        if not (self.keeping or self.waiting or self._left.there or opened):
             self._is_well()
 
     def _deliver_if_connected(self) -> None:
@@ -258,7 +281,7 @@ class Outbox:
         for reading in self.readings:
             if not reading.trusted and reading.boot == self.clock.boot_id:
                 reading.set_right(base)
-        if self.file is not None:
+        if self.file is not None and not self.file.rests:
             self.file.set_right(self.clock.boot_id, base)
 
     def _open(self) -> File:
@@ -276,12 +299,13 @@ class Outbox:
         if not self.flying and not self._storing:
             self._write()
 
-    def _write(self) -> None:
+    def _write(self) -> File:
         file = self._open()
         readings = list(self.readings)
         self.readings.clear()
         self._storing += len(readings)
         file.write(readings, lambda good: self._written(readings, good))
+        return file
 
     def _written(self, readings: list[Reading], good: bool) -> None:
         self._storing -= len(readings)
@@ -295,8 +319,12 @@ class Outbox:
         order."""
         if readings:
             self._is_wrong = self._is_wrong or any(not reading.trusted for reading in readings)
-            self.readings = deque(sorted((*readings, *self.readings), key=lambda reading: reading.since))
+            self.readings = deque(sorted((*readings, *self.readings), key=self._age))
             self._bound()
+
+    def _age(self, reading: Reading) -> float:
+        """What to sort by: those of other boots are older, and in their order."""
+        return reading.since if reading.boot == self.clock.boot_id else -math.inf
 
     def _bound(self) -> None:
         more = len(self.readings) + len(self.flying) - min(MOST_IN_MEMORY, self.most)

@@ -11,24 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import msgspec
-
 from raspy.common.devices.errors import ReadingError
+from raspy.servers.sync.rtc import Content
 
 CENTURY = 2000
-
-
-class Content(msgspec.Struct, frozen=True):
-    """What a chip says."""
-
-    time: float
-    """Unix s, whole."""
-    stopped: str = ""
-    """Why its time is not to be trusted; empty: it may be."""
-    weak: str = ""
-    """What else is wrong with it."""
-    mend: bool = False
-    """That is mended when it is set."""
 
 
 Write = tuple[int, list[int]]

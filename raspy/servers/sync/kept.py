@@ -6,7 +6,7 @@ import msgspec
 
 from raspy.common import MDP
 from raspy.common.clock import plausible
-from raspy.common.devices.keptfile import replace
+from raspy.common.wholefile import replace
 
 LIMIT = 4096
 """Bytes of the file."""

@@ -16,8 +16,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from raspy.common.devices.keptfile import replace
 from raspy.common.MDP import ServerError
+from raspy.common.wholefile import replace
 from raspy.web.auth.passwords import is_stored
 
 FORMAT = 1
