@@ -14,10 +14,10 @@ import threading
 import msgspec
 
 from raspy.common.config import state_directory
-from raspy.common.devices.keptfile import replace
 from raspy.common.executive import Timer
 from raspy.common.MDP import GenericError, logger
 from raspy.common.server import Server
+from raspy.common.wholefile import replace
 
 FILE = "outputs.json"
 FORMAT = 1
