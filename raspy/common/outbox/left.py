@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from raspy.common import MDP
 from raspy.common.outbox.reading import Reading
 from raspy.common.pool import PoolFull
-from raspy.common.server import Server
 from raspy.common.wholefile import replace
+
+if TYPE_CHECKING:
+    from raspy.common.server import Server
 
 FORMAT = 1
 LIMIT = 4 << 20
