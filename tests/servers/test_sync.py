@@ -16,7 +16,7 @@ import pytest
 
 from raspy.common import clock
 from raspy.common.config import Config, ConfigError
-from raspy.servers.sync import Sync, SyncConfig, ntp, rtc, server
+from raspy.servers.sync import Sync, SyncConfig, ntp, server
 from raspy.servers.sync import round as measurement
 from raspy.servers.sync.decide import STEPS
 from raspy.servers.sync.settings import address, direct
@@ -317,7 +317,7 @@ def test_a_resolver_and_a_chip_that_hang(machine: SimulatedMachine, monkeypatch:
     monkeypatch.setattr(measurement, "RESOLVER", 0.2)
     monkeypatch.setattr(measurement, "LOCAL", 0.2)
     monkeypatch.setattr(ntp, "ask", lambda *words: release.wait(30) and None)
-    monkeypatch.setattr(rtc, "find", lambda *words: release.wait(30) and None)
+    monkeypatch.setattr(measurement, "find", lambda *words: release.wait(30) and None)
     try:
         with sync(machine, servers=["a", "b"], rtc="auto", timeout=0.1) as it:
             measured(it)

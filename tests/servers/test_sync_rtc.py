@@ -13,8 +13,9 @@ import pytest
 from raspy.common.devices.errors import ReadingError
 from raspy.servers.sync import simulate
 from raspy.servers.sync.directrtc import TRIES, DirectRTC
+from raspy.servers.sync.findrtc import find
 from raspy.servers.sync.machine import Machine
-from raspy.servers.sync.rtc import Content, KernelRTC, find, tick
+from raspy.servers.sync.rtc import Content, KernelRTC, tick
 from raspy.servers.sync.settings import direct
 from raspy.servers.sync.simulate import SimulatedChip, SimulatedKernelRTC, SimulatedMachine
 

@@ -25,8 +25,9 @@ sys.path.insert(0, "/opt/raspy")
 from raspy.servers.sync import Sync, SyncConfig
 from raspy.servers.sync.chips import CHIPS
 from raspy.servers.sync.directrtc import DirectRTC
+from raspy.servers.sync.findrtc import find
 from raspy.servers.sync.machine import Machine
-from raspy.servers.sync.rtc import KernelRTC, find
+from raspy.servers.sync.rtc import KernelRTC
 from raspy.servers.sync.settings import direct
 
 UID = 990

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.source import Read
 from raspy.common.pool import JobTimeout, PoolFull
-from raspy.servers.sync import ntp, rtc
+from raspy.servers.sync import ntp
 from raspy.servers.sync.decide import NO_RTC
+from raspy.servers.sync.findrtc import find
 from raspy.servers.sync.keepers import keeper
 from raspy.servers.sync.ntp import Consensus, NTPError, Sample
 from raspy.servers.sync.rtc import RTC, Reading
@@ -75,7 +76,7 @@ class Round:
 
     def _read_rtc(self) -> tuple[RTC | None, Reading | None]:
         """On a thread."""
-        found = rtc.find(self.server.settings.rtc, self.server.machine)
+        found = find(self.server.settings.rtc, self.server.machine)
         return found, None if found is None else found.read()
 
     def _local(self, name: str, function: Callable[[], Any], done: Callable[[Any, Any], None]) -> None:
