@@ -85,6 +85,37 @@ def test_status_tells_in_one_line(installed: Installed) -> None:
 
 
 @pytest.mark.system
+def test_doctor_finds_nothing_wrong_and_then_what_is(installed: Installed) -> None:
+    pi = installed.pi
+
+    def problems() -> list[str]:
+        done = pi.run("raspy", "doctor", "--json", check=False)
+        found = [row for row in json.loads(done.stdout)["findings"] if row["result"] == "problem"]
+        assert done.returncode == bool(found), done.stderr
+        assert all(row["todo"] for row in found)
+        return [f"{row['check']}: {row['found']}" for row in found]
+
+    wait_for("no problem", lambda: not problems())
+    report = pi.sh("raspy doctor --report -")
+    assert all(
+        line in report for line in ("Findings\n===", "Configuration\n===", "Log\n===", "Started raspy-web.service")
+    )
+    assert not any(secret in report for secret in SECRETS.values())
+    pi.run("systemctl", "stop", "raspy-logger")
+    secret = f"/etc/raspy/secrets/{next(iter(SECRETS))}"
+    mode = pi.sh(f"stat -c %a {secret}").strip()
+    pi.run("chmod", "644", secret)
+    try:
+        found = "\n".join(problems())
+        assert re.search("^units: raspy-logger.service is enabled, and does not run$", found, re.MULTILINE)
+        assert f"secrets: everybody can read {secret}" in found
+    finally:
+        pi.run("chmod", mode, secret)
+        pi.run("systemctl", "start", "raspy-logger")
+    wait_for("no problem again", lambda: not problems())
+
+
+@pytest.mark.system
 def test_a_raspberry_pi(installed: Installed) -> None:
     pi = installed.pi
     text = pi.path(BOOT_CONFIG).read_text()

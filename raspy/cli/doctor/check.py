@@ -154,8 +154,8 @@ def findings(name: str, act: Act, look: Look) -> list[Finding]:
     try:
         for each in act(look):
             found.append(each)
-    except ConfigError as error:
-        found.append(unchecked(f"the configuration is wrong: {error}", "see the finding on the configuration"))
+    except ConfigError:
+        found.append(unchecked("the configuration is wrong", "see the finding on the configuration"))
     except MDP.ConnectionLost:
         found.append(unchecked("the broker does not answer", "see the finding on the broker"))
     except MDP.GenericError as error:
