@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from raspy.common.outbox import FILE, LEFT, outbox
 from raspy.common.outbox import left as left_module
 from raspy.common.outbox.file import SCHEMAS
 from raspy.common.pool import PoolFull
+from tests.bus import eventually
 from tests.common.outbox_stage import Clock, Node, Stage
 from tests.common.test_outbox import left, on_disk, quick, rows, spilling, stage, well
 from tests.support_devices import LIMIT
@@ -325,6 +327,7 @@ def test_the_end_of_a_server_waits_for_a_removal_which_would_take_what_it_writes
     node.stop()
     gate = Gate(os.unlink, is_left)
     monkeypatch.setattr(os, "unlink", gate)
+    monkeypatch.setattr(left_module, "LAST_WRITE", LIMIT)
     stage.house.start()
     node = stage.node()
     node.delivered()
@@ -335,8 +338,16 @@ def test_the_end_of_a_server_waits_for_a_removal_which_would_take_what_it_writes
     node.count(5, 50)
     # The broker comes back meanwhile: what is brought then would be lost with the server.
     stage.house.start()
-    threading.Timer(0.5, gate.opened.set).start()
+
+    def opens() -> None:
+        eventually(lambda: node.publisher.connected, "the node has the broker again")
+        time.sleep(0.3)  # for what would be brought
+        gate.opened.set()
+
+    helper = threading.Thread(target=opens)
+    helper.start()
     node.stop()
+    helper.join()
     assert gate.done.is_set()
     assert left(stage)[-45:] == list(range(5, 50))
 
@@ -445,6 +456,7 @@ def test_nobody_writes_while_it_is_deleted_and_a_disk_that_hangs_is_told(
     node.count(10, 20)
     node.until(lambda: node.outbox._storing)
     gate.opened.set()
+    assert gate.done.wait(LIMIT)
     node.until(lambda: not node.server.conditions and not node.outbox._storing)
     assert [value for value, *_ in rows(node.path)][-10:] == list(range(10, 20))
 
