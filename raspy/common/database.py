@@ -5,6 +5,7 @@ Everything here waits for the disk, so it runs on a pool thread; :mod:`raspy.com
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import logging
@@ -88,8 +89,9 @@ class Database:
             self._disconnect()
             # What of its log is left was not brought into it: somebody else reads it, or the disk refused.
             if remove and self._lock != NOT_FOUND and not os.path.exists(self.path + SUFFIXES[1]):
-                _remove(self.path)
-                _remove(f"{self.path}.lock")
+                for name in (self.path, f"{self.path}.lock"):
+                    with contextlib.suppress(OSError):  # it is found empty then
+                        os.unlink(name)
             self._unlock()
 
     def write(self, function: Callable[[sqlite3.Connection], T]) -> T:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raspy.common.database import Damaged, Database, StorageError
 from raspy.common.executive import Timer
+from raspy.common.pool import PoolFull
 
 if TYPE_CHECKING:
     from raspy.common.server import Server
@@ -80,7 +81,7 @@ class Storage:
         self._group = 1
         self._gathering: Timer | None = None
         self._retry: Timer | None = None
-        self._started = self._read_started = 0.0
+        self._started = self._read_started = self._closing_since = 0.0
         self._begun = 0
         self._watch = server.call_every(PATIENCE / 2, self._look)
 
@@ -111,18 +112,25 @@ class Storage:
         used, or while the disk refuses. What is written or read later opens it again."""
         busy = self._writing or self._reading or self._recovering or self._writes or self._reads
         if not (busy or self.rests or self.problem):
+            try:
+                self.server.in_pool(self.database.close, True, done=self._rested, timeout=NEVER)
+            except PoolFull:
+                return
             # As while it is set aside: nobody begins before it is done.
             self._recovering = True
-            self.server.in_pool(self.database.close, True, done=self._rested, timeout=NEVER)
+            self._closing_since = time.monotonic()
 
-    def close(self) -> None:
-        """Write what waits, then close the file. Called when the server stops, so this waits."""
+    def close(self, is_empty: Callable[[], bool] = lambda: False) -> None:
+        """Write what waits, then close the file. Called when the server stops, so this waits.
+
+        :param is_empty: whether it is to be deleted then, as it holds nothing any more
+        """
         self._watch.cancel()
         until = time.monotonic() + LAST_COMMIT
         while (self._writing or self._writes or self._reading) and time.monotonic() < until and not self.problem:
             self.server.turn(0.05)
         if not self._writing and not self._reading and not self._recovering:
-            self.database.close()
+            self.database.close(not self.problem and is_empty())
 
     def _go(self) -> None:
         """Commit what waits, unless a commit is under way or the group still gathers."""
@@ -229,6 +237,8 @@ class Storage:
     def _try_again(self) -> None:
         """Try the disk with what must be kept, or with nothing."""
         self._retry = None
+        if not self._writes and not self.problem:
+            return
         if not self._writes:
             self._writes.append(Operation(probe, None, lambda *_: None, keep=True))
         if not self._writing and not self._recovering:
@@ -253,6 +263,7 @@ class Storage:
             self._start_reads()
 
     def _rested(self, _: Any, error: BaseException | None) -> None:
+        self._closing_since = 0.0
         self.rests = error is None and not (self._writes or self._reads)
         self._recovered(_, error)
 
@@ -302,6 +313,8 @@ class Storage:
             self._report(f"{self.database.path}: the disk has not taken a write for {PATIENCE:g} s")
         elif self._reading and self._read_started < before:
             self._report(f"{self.database.path}: the disk has not answered a read for {PATIENCE:g} s")
+        elif 0 < self._closing_since < before:
+            self._report(f"{self.database.path}: the disk has not let it be closed for {PATIENCE:g} s")
 
     def _report(self, problem: str) -> None:
         if problem != self.problem:

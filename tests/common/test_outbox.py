@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -293,134 +290,6 @@ def test_what_waits_in_memory_is_written_when_the_server_stops(stage: Stage) -> 
     assert other.outbox.file is None, "a few need no database"
     other.stop()
     assert list(Path(stage.state).iterdir()) == []
-
-
-def test_what_was_left_waits_on_through_one_restart_after_the_other(stage: Stage) -> None:
-    for number in range(3):
-        # Each in a boot of its own, shorter than the one before.
-        clock = Clock(boot_id=str(number) * 32)
-        clock.more = 1e6 * (3 - number)
-        node = stage.node(clock)
-        node.count(10 * number, 10 * number + 10)
-        node.stop()
-        assert left(stage) == list(range(10 * number + 10))
-    stage.house.start()
-    node = stage.node(Clock(boot_id="9" * 32))
-    node.delivered()
-    assert stage.house.values() == list(range(30))
-
-
-@pytest.mark.usefixtures("spilling")
-def test_what_was_left_goes_to_the_database_in_a_long_outage(stage: Stage) -> None:
-    node = stage.node()
-    node.outbox.file = None
-    node.outbox._timer and node.outbox._timer.cancel()
-    node.count(0, 10)
-    node.stop()
-    assert left(stage) == list(range(10))
-    node = stage.node(Clock(boot_id="c" * 32))
-    node.count(10, 20)
-    on_disk(node, 20)
-    assert [value for value, *_ in rows(node.path)] == list(range(20))
-    # As after a power cut: both are there, and each reading counts once.
-    shutil.copytree(stage.state, f"{stage.state}-cut")
-    node.stop()
-    assert not Path(stage.state, LEFT).exists()
-    stage.house.start()
-    node = stage.node(Clock(boot_id="d" * 32), state=f"{stage.state}-cut")
-    node.delivered()
-    assert stage.house.values() == list(range(20))
-    node.until(lambda: not list(Path(node.directory).iterdir()))
-
-
-def test_many_go_to_the_database_when_the_server_stops(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = stage.node()
-    node.count(0, 20)
-    monkeypatch.setattr(outbox, "IN_MEMORY", 19)
-    node.stop()
-    assert [value for value, *_ in rows(node.path)] == list(range(20))
-    assert not Path(stage.state, LEFT).exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b'{"format":1}',
-        b'{"format":0.5,"readings":[]}',
-        b'{"format":1,"readings":[{"key":"/device/x"}]}',
-        b'{"format":1,"readings":[],"more":1}',
-        b"\xff" * 100,
-        b"[" * 100_000,
-        b'{"format":1,"readings":[' + b" " * (4 << 20) + b"]}",
-    ],
-)
-def test_a_damaged_rest_is_set_aside(stage: Stage, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    path = Path(stage.state, LEFT)
-    path.parent.mkdir()
-    path.write_bytes(content)
-    node = stage.node()
-    assert node.outbox.waiting == 0
-    aside = [name for name in os.listdir(stage.state) if name.startswith(f"{LEFT}.damaged-")]
-    assert len(aside) == 1
-    assert f"{path}: it is damaged" in caplog.text
-    assert aside[0] in caplog.text
-    node.count(0, 5)
-    node.stop()
-    assert left(stage) == list(range(5))
-    assert Path(stage.state, aside[0]).read_bytes() == content
-
-
-def test_the_rest_of_a_newer_program_is_left_alone(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    content = b'{"format":2,"whatever":[1,2]}'
-    path = Path(stage.state, LEFT)
-    path.parent.mkdir()
-    path.write_bytes(content)
-    node = stage.node()
-    assert "a newer RasPy wrote it" in caplog.text
-    node.count(0, 5)
-    node.stop()
-    assert path.read_bytes() == content
-    assert "5 readings that the logger does not have are lost" in caplog.text
-
-
-@pytest.mark.system
-def test_a_rest_that_the_disk_does_not_take_is_counted(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    with small_disk() as disk:
-        node = stage.node(state=disk.place)
-        node.count(0, 50)
-        disk.fill()
-        node.stop()
-        assert "outbox.json: No space left on device" in caplog.text
-        assert "50 readings that the logger does not have are lost" in caplog.text
-
-
-def test_a_rest_whose_removal_hangs_holds_up_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = stage.node()
-    node.count(0, 5)
-    node.stop()
-    free = threading.Event()
-    unlink = os.unlink
-
-    def hangs(path: Any, **more: Any) -> None:
-        if str(path).endswith(LEFT):
-            free.wait(LIMIT)
-        unlink(path, **more)
-
-    monkeypatch.setattr(os, "unlink", hangs)
-    stage.house.start()
-    node = stage.node()
-    node.delivered()
-    node.until(lambda: node.outbox._left._removing)
-    stage.house.stop_broker()
-    node.connected(False)
-    node.count(5, 10)
-    node.until(lambda: node.outbox.waiting >= 5)
-    threading.Timer(0.3, free.set).start()
-    # It waits for the removal, which would take what it writes.
-    node.stop()
-    assert left(stage)[-5:] == list(range(5, 10))
 
 
 @pytest.mark.usefixtures("spilling")

@@ -5,14 +5,13 @@ The functions that take a connection run on a pool thread, in a transaction.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from raspy.common.database import SUFFIXES, Database, Schema
+from raspy.common.database import Database, Schema
 from raspy.common.outbox.reading import Reading
 from raspy.common.storage import Storage
 
@@ -169,13 +168,7 @@ class File:
 
     def close(self) -> None:
         """Write what is under way and close; an empty file is deleted. Waits, so it is for the end of the server."""
-        self.storage.close()
-        if self.waiting == 0 and self.usable and not os.path.exists(self.path + SUFFIXES[1]):
-            for name in (self.path, f"{self.path}.lock"):
-                try:
-                    os.unlink(name)
-                except OSError:
-                    pass  # it is found empty at the next start
+        self.storage.close(lambda: self.waiting == 0)
 
     def _removed(self, written: Written | None, error: Exception | None) -> None:
         self._removing = False

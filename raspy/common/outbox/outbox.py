@@ -78,6 +78,7 @@ class Outbox:
         self._is_wrong = False
         self._is_full = False
         self._storing = 0
+        self._stopped = False
         self._timer: Timer | None = None
         name = server.service
         server.add_statistic(SNMP(f"{name}.outbox", "Readings that wait for the logger, as the broker was away"))
@@ -92,7 +93,10 @@ class Outbox:
         if is_stored(directory):
             self._open()
         self._put_back(self._left.take())
-        some = self.file is not None or bool(self.readings)
+        self.refused.set(self._left.bad)
+        if self._left.notice:
+            server.condition("outbox damaged", self._left.notice)
+        some = self.file is not None or self._left.there
         self._first = self._first and not some
         if not self._connected or some:
             self._keep()
@@ -130,6 +134,8 @@ class Outbox:
 
     def connected_changed(self, connected: bool) -> None:
         """The connection was made, or broke."""
+        if self._stopped:
+            return
         self._connected = connected
         if not connected:
             self._first = False
@@ -165,6 +171,7 @@ class Outbox:
 
     def drained(self) -> None:
         """Nothing waits at this moment."""
+        self._left.remove()
         if self._is_full:
             self._is_full = False
             self.server.condition("outbox full", None)
@@ -179,12 +186,14 @@ class Outbox:
         if self.delivery is not None:
             self.delivery.close()
         self.come_back()
-        self._connected = False
+        self._connected, self._stopped = False, True
         file = self.file
-        if self.readings and ((file is not None and not file.rests) or len(self.readings) > IN_MEMORY):
+        opened = file is not None and file.usable and not file.rests
+        if self.readings and (opened or self._left.blocked or len(self.readings) > IN_MEMORY):
             file = self._write()
         if file is not None:
             file.close()
+        # A disk that has not answered to that hangs.
         if not self._storing:
             self._put_left()
         lost = len(self.readings) + self._storing
@@ -264,7 +273,7 @@ class Outbox:
         self._deliver_if_connected()
         if not self.waiting:
             self._left.remove()
-        opened = file is not None and file.usable and not file.rests
+        opened = file is not None and not file.rests
         if not (self.keeping or self.waiting or self._left.there or opened):
             self._is_well()
 
@@ -311,7 +320,10 @@ class Outbox:
         self._storing -= len(readings)
         # A clock that was set right meanwhile did not find them, neither here nor in the file.
         self._is_wrong = self._is_wrong or any(not reading.trusted for reading in readings)
-        if not good:
+        if good:
+            # A write takes all that there is, while nothing is on its way.
+            self._left.remove()
+        else:
             self._put_back(readings)
 
     def _put_back(self, readings: list[Reading]) -> None:
