@@ -19,7 +19,7 @@ from raspy.common.backup.exchange import Exchange
 from raspy.common.backup.format import Manifest, Member, Reader, digest, verify, write
 from raspy.common.backup.parts import BackupError, Part
 from raspy.common.backup.staging import PAGE, STORE
-from raspy.common.config import exchange_directory
+from raspy.common.directories import exchange_directory
 from raspy.common.mdcliapi import MajorDomoClient
 
 SERVICE = "mmi"

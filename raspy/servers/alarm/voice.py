@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from raspy.common.clock import BootClock
-from raspy.common.config import state_directory
 from raspy.common.database import Database
+from raspy.common.directories import state_directory
 from raspy.common.server import Server
 from raspy.common.storage import Done, Storage, Write
 from raspy.servers.alarm import queue
