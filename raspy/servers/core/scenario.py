@@ -182,7 +182,7 @@ class Scenario:
             return
         self._armed = True
         self._arming.set(self.keys)
-        core.scenarios.schedule(self)
+        core.scenarios.schedules.set(self)
         if self.state == OFF:
             self._become(IDLE, "")
         if self.settings.startup and not self.running:
