@@ -39,7 +39,7 @@ from raspy.cli.bootfiles import (
 )
 from raspy.cli.tomltext import merged, written
 from raspy.common.appliance import POWER_OFF, PREFIX, REPORT, REQUESTS, RESET, Report, at
-from raspy.common.config import read_toml
+from raspy.common.toml import read_toml
 from raspy.common.wholefile import replace
 
 CONFIG_NAMES = ("raspy.toml", "raspy.toml.txt")

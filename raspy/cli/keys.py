@@ -24,7 +24,7 @@ from raspy.cli.command import Request
 from raspy.cli.table import print_table
 from raspy.common import MDP
 from raspy.common.backup.exchange import sync
-from raspy.common.config import ID, BusConfig, ConfigError, is_local, local_hostname
+from raspy.common.config import ID, BusConfig, ConfigError, local_hostname
 from raspy.common.curve import (
     BROKER,
     CLIENT,
@@ -37,6 +37,7 @@ from raspy.common.curve import (
     fingerprint,
     read_file,
 )
+from raspy.common.hosts import is_local
 
 NODES = "nodes"
 """Where the secrets of hosts wait to be taken there."""

@@ -10,27 +10,42 @@ from __future__ import annotations
 import math
 import os
 import re
-import socket
-import sys
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta as Meta  # also for who declares a section
 
+from raspy.common.directories import exchange_directory, state_directory
+from raspy.common.hosts import HOST, is_host, is_local
 from raspy.common.MDP import GenericError
+from raspy.common.toml import FILE_LIMIT, read_toml
+
+__all__ = [
+    "FILE_LIMIT",
+    "HOST",
+    "ID",
+    "NOT_KEYS",
+    "PORTS",
+    "SECRET",
+    "SHOWN",
+    "BusConfig",
+    "Config",
+    "ConfigError",
+    "NothingDriven",
+    "RunConfig",
+    "Section",
+    "exchange_directory",
+    "is_local",
+    "local_hostname",
+    "read_table",
+    "read_toml",
+    "shown",
+    "state_directory",
+]
 
 ID = re.compile(r"[a-z0-9_-]{1,63}")
 """Host, server, device and subdevice names on the tree."""
 
-HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
-"""A host name (RFC 1123), and what else a resolver takes."""
-
-FILE_LIMIT = 1 << 18
-"""Characters of a configuration file. What the parser takes for one is some hundred times as much at worst."""
-DEEP = re.compile(r"(?:\.[ \t]*+[\w-]++[ \t]*+){16}")
-"""More parts of a dotted key than there can be: for one of n parts the parser takes n * n, in time and memory."""
-QUOTED = re.compile(r"""#.*|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?""")
-"""What may have dots and is no such key, or is one part of it."""
 SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 SECRET = re.compile("password|passphrase|token|secret|credential", re.IGNORECASE)
@@ -38,9 +53,6 @@ SECRET = re.compile("password|passphrase|token|secret|credential", re.IGNORECASE
 PORTS = 4
 NOT_KEYS = ("RASPY_CONFIG", "RASPY_EXCHANGE", "RASPY_KEYS", "RASPY_TEST_")
 """Beginnings of environment variables that are no keys."""
-LOOPBACK = ("localhost", "::1", "[::1]")
-EXCHANGE = "/var/lib/raspy/exchange"
-"""Where the files of a backup pass on an installed Pi, whose servers may be of several users."""
 
 
 class ConfigError(GenericError, ValueError):
@@ -127,7 +139,7 @@ class BusConfig(Section, frozen=True):
                     "broker_ip: must be ipc:// and an absolute directory of at most 90 bytes, as ipc:///run/raspy "
                     f"(got {shown(self.broker_ip)})"
                 )
-        elif not _is_host(self.broker_ip):
+        elif not is_host(self.broker_ip):
             raise ConfigError(
                 "broker_ip: must be an IP address, a host name, or ipc:// and a directory, as 127.0.0.1 "
                 f"(got {shown(self.broker_ip)})"
@@ -148,16 +160,6 @@ class BusConfig(Section, frozen=True):
                 "broker_key to the key that `raspy keys list` shows on the broker's host, and have `raspy keys new` "
                 "make one for this host there"
             )
-
-
-def is_local(broker_ip: str) -> bool:
-    """Whether an address is in files, or a loopback address: what is said to it does not leave the machine."""
-    if broker_ip.startswith("ipc://") or broker_ip in LOOPBACK:
-        return True
-    try:
-        return socket.inet_pton(socket.AF_INET, broker_ip)[0] == 127
-    except OSError:
-        return False
 
 
 class RunConfig(Section, frozen=True):
@@ -352,53 +354,10 @@ class Config:
         """``file:line`` of a section, of a key of it, or of what is below that, as well as the text tells."""
         if self.path is None:
             return "configuration"
-        best, found = 0, 0
-        table: list[str] = []
-        for number, line in enumerate(self._text.splitlines(), 1):
-            head = HEAD.match(line)
-            if head:
-                names = table = _names(head[1])
-            else:
-                left = ASSIGNED.match(line)
-                names = [*table, *_names(left[1])] if left else []
-            same = next(
-                (i for i, (a, b) in enumerate(zip(names, wanted, strict=False)) if a != b), min(len(names), len(wanted))
-            )
-            if same == len(wanted):
-                return f"{self.path}:{number}"
-            if same > best:
-                best, found = same, number
-        return f"{self.path}:{found}" if best else self.path
+        from raspy.common.mistakes import line_of
 
-
-HEAD = re.compile(r"\s*\[{1,2}([^\[\]]+)\]")
-ASSIGNED = re.compile(r"\s*([^=#\[\]]+?)\s*=")
-
-
-def read_toml(text: str) -> dict[str, Any]:
-    """What a TOML text says. The parser is let go of again: a server asks it once, and would keep 0.2 MB.
-
-    :raises ValueError: it is not TOML (a class of its own, with the place), is too long, or has a number with too many
-        digits
-    :raises RecursionError: it is nested too deeply
-    """
-    if len(text) > FILE_LIMIT:
-        raise ValueError(f"it is longer than {FILE_LIMIT >> 10} kB")
-    if DEEP.search(QUOTED.sub("_", text)):
-        raise RecursionError("dotted keys are nested too deeply")
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    finally:
-        for name in ("tomllib", "tomllib._parser", "tomllib._re", "tomllib._types"):
-            sys.modules.pop(name, None)
-        re.purge()
-
-
-def _names(dotted: str) -> list[str]:
-    """The parts of a TOML key; a dot within quotes is not minded."""
-    return [part.strip().strip("\"'") for part in dotted.split(".")]
+        line = line_of(self._text, wanted)
+        return f"{self.path}:{line}" if line else self.path
 
 
 def _from_text(text: str) -> Any:
@@ -420,25 +379,6 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _is_host(text: str) -> bool:
-    """Whether it is an IP address or a host name."""
-    address = text[1:-1] if text[:1] == "[" and text[-1:] == "]" and ":" in text else text
-    family = socket.AF_INET
-    if ":" in address:
-        # fe80::1%eth0 is an address with its interface
-        address, percent, interface = address.partition("%")
-        family = socket.AF_INET6
-        if percent and not HOST.fullmatch(interface):
-            return False
-    elif not re.fullmatch("[0-9.]+", address):
-        return len(text) <= 253 and HOST.fullmatch(text) is not None
-    try:
-        socket.inet_pton(family, address)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _problem(section: type[Section], key: str, value: Any, from_text: bool) -> str:
     """What is wrong with the value of one key, in the words of an owner; empty when nothing is."""
     (kind,) = (field.type for field in msgspec.structs.fields(section) if field.name == key)
@@ -451,45 +391,12 @@ def _problem(section: type[Section], key: str, value: Any, from_text: bool) -> s
         whole = all(re.fullmatch(rule.pattern, alone) for rule in rules if rule.pattern and isinstance(alone, str))
         if whole and not (isinstance(alone, float) and not math.isfinite(alone)):
             return ""
-    wanted = _wanted(kind, rules)
+    from raspy.common.mistakes import wanted
+
+    takes = wanted(kind, rules)
     # What was meant to be in a table may be a secret, as passwords of channels are.
-    got = shown(value) if wanted and not SECRET.search(key) else _kind(value)
-    return f"must be {wanted or f'tables by name, as [{section.SECTION}.{key}.NAME]'} (got {got})"
-
-
-def _wanted(kind: Any, rules: list[Meta]) -> str:
-    """What a key of a type takes, in words; empty of tables by name."""
-    for rule in rules:
-        form = (rule.extra or {}).get("form")
-        if form:
-            return str(form)
-        choices = re.fullmatch(r"\^\(([\w|-]+)\)\$", rule.pattern or "")
-        if choices:
-            return "one of " + ", ".join(choices[1].split("|"))
-    base = getattr(kind, "__origin__", kind)
-    if base is bool:
-        return "true or false"
-    if base in (int, float):
-        return ("a whole number" if base is int else "a number") + "".join(map(_range, rules))
-    if base is str:
-        least = any(rule.min_length for rule in rules)
-        return "text in quotes" + (", not empty" if least else "")
-    if dict in (base, getattr(base, "__origin__", base)):
-        return ""
-    most = next((f", at most {rule.max_length}" for rule in rules if rule.max_length), "")
-    return f'a list of texts, as ["one", "two"]{most}'
-
-
-def _range(rule: Meta) -> str:
-    unit = f" ({rule.extra['unit']})" if rule.extra and "unit" in rule.extra else ""
-    if rule.ge is not None and rule.le is not None:
-        return f" from {_number(rule.ge)} to {_number(rule.le)}{unit}"
-    bounds = ((" above", rule.gt), (" from", rule.ge), (" below", rule.lt), (" up to", rule.le))
-    return " and".join(f"{word} {_number(bound)}" for word, bound in bounds if bound is not None) + unit
-
-
-def _number(bound: float) -> str:
-    return str(int(bound)) if bound == int(bound) else str(bound)
+    got = shown(value) if takes and not SECRET.search(key) else _kind(value)
+    return f"must be {takes or f'tables by name, as [{section.SECTION}.{key}.NAME]'} (got {got})"
 
 
 def shown(value: object) -> str:
@@ -545,24 +452,3 @@ def local_hostname(config: BusConfig) -> str:
             "to 1 to 63 of a-z, 0-9, _ and -"
         )
     return name
-
-
-def state_directory(server: str) -> str:
-    """Where a server keeps its files: ``$STATE_DIRECTORY`` (systemd's), else below ``$XDG_STATE_HOME/raspy``."""
-    given = os.environ.get("STATE_DIRECTORY")
-    if given:
-        return given.split(":")[0]
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(base, "raspy", server)
-
-
-def exchange_directory() -> str:
-    """Where files of a backup pass between the servers and the command line: ``$RASPY_EXCHANGE``, else that of an
-    installed Pi where this user may write, else below ``$XDG_STATE_HOME/raspy``."""
-    given = os.environ.get("RASPY_EXCHANGE")
-    if given:
-        return os.path.abspath(given)
-    if os.path.isdir(EXCHANGE) and os.stat(EXCHANGE).st_mode & 0o020 and os.access(EXCHANGE, os.W_OK | os.X_OK):
-        return EXCHANGE
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(base, "raspy", "exchange")

@@ -217,7 +217,7 @@ def _settle(name: str, server: Any) -> None:
     :raises SystemExit: it cannot be taken now, and nothing else may be served; a restart tries again
     """
     from raspy.common.backup.parts import is_restoring
-    from raspy.common.config import state_directory
+    from raspy.common.directories import state_directory
 
     if not is_restoring(state_directory(name)):
         return

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from raspy import __version__
 from raspy.common import MDP
 from raspy.common.backup.parts import Part
-from raspy.common.config import BusConfig, Config, Section, local_hostname, state_directory
+from raspy.common.config import BusConfig, Config, Section, local_hostname
+from raspy.common.directories import state_directory
 from raspy.common.executive import Executive
 from raspy.common.kvcliapi import KvPublisher
 from raspy.common.log import KEPT_RECORDS, RECENT

@@ -11,17 +11,17 @@ import logging
 import os
 import select
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from raspy.common import MDP, process, runner
+from raspy.common import MDP, runner
 from raspy.common.child import REFUSED, STARTING, UNSAFE, Child, Times
 from raspy.common.config import BusConfig, ConfigError, RunConfig, local_hostname
+from raspy.common.guardianship import Guardianship
 from raspy.common.log import setup
 from raspy.common.notify import Notifier
+from raspy.common.notifysocket import NotifySocket
 from raspy.common.process import RUNNER, ExecutiveProcess, plain_environment, server_environment
 from raspy.common.registry import SERVERS
 
@@ -29,22 +29,12 @@ logger = logging.getLogger("raspy.supervisor")
 
 HELPER_TIME = 30.0
 """Seconds that a check of the configuration or a `make-safe` may take."""
-DATAGRAM = 4096
-"""Bytes of a notification that are looked at; ours have less than 300."""
-DATAGRAMS = 100
-"""Notifications taken in one turn."""
-CREDENTIALS = 12
-"""Bytes of struct ucred: pid, uid and gid of a sender (unix(7))."""
 STOOD_STILL = 1.0
 """Seconds that a turn may be late before it is this process that stood still."""
 LISTENS = 5.0
 """Seconds for which no server is judged then: on a machine so busy they may need them to be heard."""
 BROKER_TIME = 10.0
 """Seconds for which the others wait for the broker's first READY; they can do without it."""
-GUARDIAN = [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "guardian.py")]
-GUARDIAN_TIME = 2.0
-"""Seconds that the guardian may take to see that it is not needed any more, and gives a server that should have
-ended."""
 
 
 class Supervisor:
@@ -77,11 +67,11 @@ class Supervisor:
         self._options += ["--json"] if json else []
         self._json = json
         self._times = times or Times()
-        self._notify: socket.socket | None = None
+        self._notify: NotifySocket | None = None
         self._address = ""
         self._instance = ""
         self._helpers: dict[ExecutiveProcess, tuple[float, Callable[[int], None]]] = {}
-        self._guardian: ExecutiveProcess | None = None
+        self._guardian = Guardianship(self._runner, self._options)
         self._others_due: float | None = None
         self._reloaded = False
         self._checking = False
@@ -160,13 +150,8 @@ class Supervisor:
         config = runner.load_config(self._config_path)
         self.hostname = local_hostname(config.section(BusConfig))
         setup("supervisor", config.section(RunConfig).log_level, self.hostname, self._json)
-        # An abstract address (unix(7)) needs no directory that could be full, read-only, removed or left behind.
-        # Whoever is on this machine can write to it, so what comes is believed by the process id of its sender.
-        name = f"raspy-{os.getpid()}-{os.urandom(8).hex()}"
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._notify.bind(f"\0{name}")
-        self._address = f"@{name}"
+        self._notify = NotifySocket()
+        self._address = self._notify.address
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _clean_up(self) -> None:
@@ -178,9 +163,7 @@ class Supervisor:
         self._notifier.close()
         if self._notify is not None:
             self._notify.close()
-        if self._guardian is not None:
-            self._guardian.let_go()
-            self._guardian.wait(GUARDIAN_TIME)
+        self._guardian.end()
 
     def _busy(self) -> bool:
         if not self.stopping or self._helpers or any(child.up for child in self.children.values()):
@@ -301,32 +284,18 @@ class Supervisor:
             return
         logger.info("%s: its outputs are safe", child.name)
         child.safe()
-        self._tell_guardian(child.name, 0)
+        self._guardian.tell(child.name, 0)
         self._go_on(child)
 
     def _watch_over(self, child: Child) -> None:
         """Have the guardian see to the outputs of a new process, should this one be gone when it ends."""
-        if self._guardian is None or self._guardian.poll() is not None:
-            self._guardian = ExecutiveProcess(
-                [*GUARDIAN, str(process.GRACE + GUARDIAN_TIME), *self._runner, "--", *self._options],
-                "guardian",
-                plain_environment(),
-                # Whoever ends this process by a signal to all of its group, session or unit must not end that one.
-                deaf_to=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-            )
-            self._guardian.run()
+        if not self._guardian.there:
+            self._guardian.begin()
             for other in self.children.values():
                 if other is not child and other.process is not None and SERVERS[other.name].output:
-                    self._tell_guardian(other.name, other.process.pid)
+                    self._guardian.tell(other.name, other.process.pid)
         if child.process is not None:
-            self._tell_guardian(child.name, child.process.pid)
-
-    def _tell_guardian(self, name: str, pid: int) -> None:
-        try:
-            if self._guardian is not None:
-                self._guardian.tell(f"{name} {pid}")
-        except OSError as error:
-            logger.error("the guardian of the outputs cannot be told: %s", error)
+            self._guardian.tell(child.name, child.process.pid)
 
     def _go_on(self, child: Child) -> None:
         """After the end of a process: stop the next one, start it again, or give up."""
@@ -386,16 +355,10 @@ class Supervisor:
         """Hand each waiting notification to the child that it comes from; a stranger's is ignored."""
         if self._notify is None:
             return
-        for _ in range(DATAGRAMS):
-            try:
-                datagram, control, _, _ = self._notify.recvmsg(DATAGRAM, socket.CMSG_SPACE(CREDENTIALS))
-            except OSError:
-                return
-            for level, kind, data in control:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                    child = self._child(int.from_bytes(data[:4], sys.byteorder))
-                    if child is not None:
-                        self._guard(child.on_notify, datagram)
+        for pid, datagram in self._notify.take():
+            child = self._child(pid)
+            if child is not None:
+                self._guard(child.on_notify, datagram)
 
     def _child(self, pid: int) -> Child | None:
         # Looked up for each: what one says may have had others started, which have something to say themselves by now.

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from raspy.common.backup.exchange import is_held, remove_tree
-from raspy.common.config import exchange_directory
+from raspy.common.directories import exchange_directory
 from raspy.common.process import plain_environment
 from raspy.web.refusal import Refusal
 from raspy.web.texts import clean

@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Self
 from msgspec import Meta
 
 from raspy.common.backup.parts import Part
-from raspy.common.config import BusConfig, Config, ConfigError, Section, state_directory
+from raspy.common.config import BusConfig, Config, ConfigError, Section
+from raspy.common.directories import state_directory
 from raspy.common.kvcliapi import KvSubscriber
 from raspy.common.server import Server
 from raspy.common.verbs import Verbs

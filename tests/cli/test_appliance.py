@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from raspy.cli import bootfiles, cloudinit, firstboot, tomltext
 from raspy.common import appliance
-from raspy.common.config import FILE_LIMIT
+from raspy.common.toml import FILE_LIMIT
 from tests.support_processes import raspy
 
 FACTORY = """

@@ -18,9 +18,9 @@ from raspy.common.backup import client, copying, exchange, staging
 from raspy.common.backup.desk import Desk
 from raspy.common.backup.exchange import Exchange
 from raspy.common.backup.parts import BackupError, Part, is_restoring, staged
-from raspy.common.config import exchange_directory
 from raspy.common.database import Database
 from raspy.common.devices.host import DeviceServer
+from raspy.common.directories import exchange_directory
 from raspy.common.pool import PoolFull
 from raspy.common.verbs import VerbError
 from raspy.servers.core.entries import SCHEMAS, read_all, write_rows

@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from raspy.common.config import (
-    BusConfig,
-    Config,
-    ConfigError,
-    RunConfig,
-    Section,
-    local_hostname,
-    state_directory,
-)
+from raspy.common.config import BusConfig, Config, ConfigError, RunConfig, Section, local_hostname
+from raspy.common.directories import state_directory
 
 
 class Tank(Section, frozen=True):

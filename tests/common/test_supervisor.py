@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from raspy.common.guardianship import GUARDIAN
 from raspy.common.process import ExecutiveProcess
-from raspy.common.supervisor import GUARDIAN, Supervisor
+from raspy.common.supervisor import Supervisor
 from tests.support import need_program
 from tests.support_processes import doing
 

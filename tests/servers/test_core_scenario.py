@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from raspy.servers.core import manager
+from raspy.servers.core import Core, manager
 from raspy.servers.core.arming import Rate
 from raspy.servers.core.scene import INTERRUPT
 from tests.bus import eventually
@@ -311,10 +311,15 @@ def test_hand_runs_do_not_put_off_what_waits_for_its_turn(stage: CoreStage) -> N
     code = "print(cause['by'], cause.get('value'))"
     stage.make("one", code, {"water": {"key": WATER, "fire": "change"}}, active=True)
     eventually(lambda: stage.ask("scenario", "run", "one") and stage.state("one") == "waiting")
-    runs, due = stage.call(lambda core: (core.scenarios.scenarios["one"].runs, core.scenarios.scenarios["one"]._timer))
+
+    def turn(core: Core) -> tuple[int, object]:
+        one = core.scenarios.scenarios["one"]
+        return one.runs, one._retry._timer
+
+    runs, due = stage.call(turn)
     for _ in range(20):
         stage.ask("scenario", "run", "one")
-    again = stage.call(lambda core: (core.scenarios.scenarios["one"].runs, core.scenarios.scenarios["one"]._timer))
+    again = stage.call(turn)
     assert again == (runs, due) or again[0] > runs
     # What fires it meanwhile is what it then runs for. On a busy machine its turn may come between the two.
     for value in range(2, 42, 2):

@@ -21,6 +21,7 @@ import pytest
 
 from raspy.common.database import Database
 from raspy.servers.alarm import errand, outlet, queue, voice
+from raspy.servers.alarm.letters import Entry, Sent, sent_of
 from raspy.servers.alarm.message import Frame, Notice, Told
 from tests.servers.voice_stage import (
     NOON,
@@ -677,12 +678,12 @@ def test_there_is_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(queue, "MOST", 10)
     database = Database(str(tmp_path / "voice.db"), queue.SCHEMAS, queue.TABLES)
 
-    def put(*entries: queue.Entry) -> dict[str, int]:
+    def put(*entries: Entry) -> dict[str, int]:
         batch = queue.Batch(list(entries), {}, {})
         return database.write(lambda connection: queue.put(connection, [batch]))[0]
 
-    def entry(name: str, severity: str) -> queue.Entry:
-        return queue.Entry(Notice(name=name, label=name, severity=severity, time=NOON), ("hook",), None)
+    def entry(name: str, severity: str) -> Entry:
+        return Entry(Notice(name=name, label=name, severity=severity, time=NOON), ("hook",), None)
 
     assert put(*(entry(f"a{number}", "info") for number in range(15))) == {"hook": 10}
     assert put(entry("a3", "info"), entry("grave", "critical"), entry("a99", "info")) == {"hook": 10}
@@ -867,7 +868,7 @@ def test_what_sends_is_not_in_the_server() -> None:
 def test_without_a_channel_there_is_no_voice(tmp_path: Path) -> None:
     code = "from raspy.servers.alarm import Alarm, AlarmConfig\nalarm = Alarm(data_dir={!r}, settings=AlarmConfig({}))"
     settings = "channels={'hook': {'kind': 'webhook', 'url': 'http://localhost/'}}"
-    voice = {"raspy.servers.alarm.voice", "raspy.servers.alarm.queue"}
+    voice = {f"raspy.servers.alarm.{name}" for name in ("voice", "queue", "letters")}
     assert not modules(code.format(str(tmp_path / "none"), "")) & voice
     assert modules(code.format(str(tmp_path / "one"), settings)) >= voice
     # What waited for a channel that is gone is still looked after.
@@ -890,5 +891,5 @@ def test_a_message_can_be_read_again(tmp_path: Path) -> None:
         changes=1, first=1.0,
     )  # fmt: skip
     assert queue.read_told(queue.encode(told)) == told
-    assert queue.sent_of({"time": "x"}) == queue.Sent()
-    assert queue.sent_of(None) == queue.Sent()
+    assert sent_of({"time": "x"}) == Sent()
+    assert sent_of(None) == Sent()

@@ -21,7 +21,7 @@ from cheroot.makefile import MakeFile
 
 from raspy.common.config import ConfigError
 from raspy.web import board as board_module
-from raspy.web import serve
+from raspy.web import connection, serve
 from raspy.web.guard import SECURITY, HostNames, accepts_gzip
 from raspy.web.pages.home import DEVICE_ROWS
 from tests.web.hand import LIMIT, TANK, Answer, Events, Hand, ask, events, reading, until
@@ -450,7 +450,8 @@ def test_a_client_that_reads_nothing_costs_nothing(hand: Hand) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
     """One that waits for a client far longer than any test does."""
-    monkeypatch.setattr(serve, "TIMEOUT", 10 * LIMIT)
+    for module in (serve, connection):
+        monkeypatch.setattr(module, "TIMEOUT", 10 * LIMIT)
     served = Hand()
     yield served
     served.close()
@@ -498,7 +499,7 @@ def test_a_writer_whose_client_is_gone_closes_quietly(patient: Hand) -> None:
     """Python 3.13 writes a traceback when the garbage collector closes one that cannot."""
     ours, theirs = socket.socketpair()
     theirs.close()
-    writer = serve.Connection(patient.http, ours, MakeFile).wfile
+    writer = connection.Connection(patient.http, ours, MakeFile).wfile
     with pytest.raises(BrokenPipeError):
         writer.write(b"x")
     ours.close()
@@ -517,7 +518,7 @@ SLOW = [HEAD + b"X: ", BODY]
 
 @pytest.mark.parametrize("begun", SLOW)
 def test_who_sends_a_byte_now_and_then_is_cut_off(hand: Hand, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(serve, "HEAD_TIME", 0.5)
+    monkeypatch.setattr(connection, "HEAD_TIME", 0.5)
     monkeypatch.setattr(serve, "BODY_TIME", 0.5)
     found: list[bytes] = []
     with socket.create_connection(("127.0.0.1", hand.port), timeout=LIMIT) as client:
@@ -551,7 +552,7 @@ def test_a_route_that_bounds_the_time_itself_has_it(hand: Hand, monkeypatch: pyt
 
 @pytest.mark.parametrize("begun", SLOW)
 def test_one_address_keeps_no_other_waiting(patient: Hand, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(serve, "HEAD_TIME", 10 * LIMIT)
+    monkeypatch.setattr(connection, "HEAD_TIME", 10 * LIMIT)
     monkeypatch.setattr(serve, "BODY_TIME", 10 * LIMIT)
     slow = [socket.create_connection(("127.0.0.1", patient.port)) for _ in range(40)]
     try:
@@ -573,7 +574,7 @@ def test_one_address_keeps_no_other_waiting(patient: Hand, monkeypatch: pytest.M
 
 
 def test_what_waits_beyond_the_bound_is_closed(patient: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "HEAD_TIME", 10 * LIMIT)
+    monkeypatch.setattr(connection, "HEAD_TIME", 10 * LIMIT)
     monkeypatch.setattr(serve, "WAITING", 3)
     slow = [socket.create_connection(("127.0.0.1", patient.port), LIMIT) for _ in range(serve.READING + 3)]
     try:

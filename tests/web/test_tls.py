@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from raspy.web import serve
+from raspy.web import connection, serve
 from raspy.web.certificate import Tls
 from raspy.web.serve import HttpServer
 from tests.web.hand import until
@@ -138,8 +138,9 @@ def test_a_connection_takes_many_requests_even_all_at_once(served: Served) -> No
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """One that waits for a client far longer than any test does, for its handshake as for its request."""
-    monkeypatch.setattr(serve, "SHAKE_TIME", 10 * LIMIT)
-    monkeypatch.setattr(serve, "TIMEOUT", 10 * LIMIT)
+    monkeypatch.setattr(connection, "SHAKE_TIME", 10 * LIMIT)
+    for module in (serve, connection):
+        monkeypatch.setattr(module, "TIMEOUT", 10 * LIMIT)
     found = Served(tmp_path)
     yield found
     found.http.end(3.0)

@@ -15,7 +15,8 @@ from raspy.cli.status import act as status
 from raspy.cli.status import problem as what_is_wrong
 from raspy.cli.status import well
 from raspy.common import MDP
-from raspy.common.config import BusConfig, ConfigError, is_local
+from raspy.common.config import BusConfig, ConfigError
+from raspy.common.hosts import is_local
 
 SLOW = 1.0
 """Seconds after which an answer of the broker is a late one."""

@@ -17,7 +17,8 @@ import msgspec
 from raspy.cli.command import Request, body_value
 from raspy.common import MDP
 from raspy.common.appliance import at
-from raspy.common.config import Config, ConfigError, state_directory
+from raspy.common.config import Config, ConfigError
+from raspy.common.directories import state_directory
 from raspy.common.mdcliapi import MajorDomoClient
 from raspy.common.runner import chosen_servers
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from raspy.common import curve
 from raspy.common.appliance import at
-from raspy.common.config import SECRET, Section, read_toml
+from raspy.common.config import SECRET, Section
+from raspy.common.toml import read_toml
 from raspy.servers.alarm.secrets import LEAST_HIDDEN, hide, masked
 
 LEFT_OUT = "…"

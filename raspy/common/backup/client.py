@@ -1,4 +1,4 @@
-"""Backs up and restores the servers of this host: the one who tells them what to do, and decides."""
+"""Backs up and restores the servers of this host: what they are to do, one after the other, and who decides."""
 
 from __future__ import annotations
 
@@ -18,43 +18,15 @@ from raspy.common.backup.copying import LISTING, Listed, newer_schema
 from raspy.common.backup.exchange import Exchange
 from raspy.common.backup.format import Manifest, Member, Reader, digest, verify, write
 from raspy.common.backup.parts import BackupError, Part
+from raspy.common.backup.servers import POLL, Servers, Status, Tell
 from raspy.common.backup.staging import PAGE, STORE
-from raspy.common.config import exchange_directory
-from raspy.common.mdcliapi import MajorDomoClient
+from raspy.common.directories import exchange_directory
 
-SERVICE = "mmi"
-POLL = 0.1
-"""Seconds between two looks how a server gets on."""
-SILENT = 30.0
-"""Seconds for which a server may not answer."""
 RESTART = 60.0
 """Seconds in which servers are back with what is restored."""
-COMMIT = 2000
-"""Milliseconds that a server has to answer that it restarts; it does that too when it never hears of it."""
 LOOK = 4 << 20
 """Bytes that are written between two looks at the room on the disk."""
-FIND_TRIES = 3
 NOT_RUNNING = "it does not run"
-
-Tell = Callable[[dict[str, Any]], None]
-"""Called with what goes on: ``step``, perhaps ``server``, ``done`` and ``of`` (bytes)."""
-
-
-class Status(msgspec.Struct):
-    """What a server's ``status`` answers."""
-
-    instance: str
-    exchange: str
-    keeps: dict[str, int]
-    state: str
-    id: str = ""
-    doing: str = ""
-    problem: str = ""
-    done: int = 0
-    of: int = 0
-    members: list[Listed] = []
-    restored: list[str] = []
-    """The restores that it runs with."""
 
 
 class Coordinator:
@@ -70,16 +42,13 @@ class Coordinator:
         self.hostname = hostname
         self.expected = set(expected)
         self.tell = tell
-        self._client = MajorDomoClient(broker)
-        self._keepers: set[str] = set()
-        self._keepless: set[str] = set()
-        """The servers that were found to keep something, and nothing."""
+        self._servers = Servers(broker, hostname, tell)
 
     def __enter__(self) -> Coordinator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.destroy()
+        self._servers.close()
 
     def backup(self, file: BinaryIO, partial: bool = False) -> dict[str, Any]:
         """Write a backup of all servers.
@@ -90,7 +59,7 @@ class Coordinator:
         """
         with _told(), Exchange() as held:
             _refuse_open()
-            running = self._running()
+            running = self._servers.running()
             left = dict.fromkeys(sorted(self.expected - running), NOT_RUNNING)
             if left and not partial:
                 raise BackupError(_missing(left))
@@ -101,7 +70,7 @@ class Coordinator:
             for name in sorted(running, key=lambda name: (name == STORE, name)):
                 held.prepare(name)
                 try:
-                    found[name] = self._do(name, "save", held.id).members
+                    found[name] = self._servers.do(name, "save", held.id).members
                 except BackupError as error:
                     if not partial:
                         raise
@@ -142,7 +111,7 @@ class Coordinator:
         with _told(), Exchange() as held:
             _refuse_open()
             self._refuse_host(name, manifest)
-            running = self._running()
+            running = self._servers.running()
             left = dict.fromkeys((each for each in manifest.servers if each not in running), NOT_RUNNING)
             if left and not partial:
                 raise BackupError(_missing(left))
@@ -198,16 +167,16 @@ class Coordinator:
             return
         place = exchange.work(held.id, server)
         _put(os.path.join(place, LISTING), [msgspec.json.encode(listed)])
-        self._do(server, "stage", held.id)
+        self._servers.do(server, "stage", held.id)
         exchange.remove_tree(place)
 
     def _discard(self, identity: str, servers: list[str]) -> None:
         for server in servers:
-            self._send(server, "discard", identity)
+            self._servers.send(server, "discard", identity)
 
     def _commit(self, identity: str, servers: list[str], before: dict[str, str]) -> list[str]:
         """Have all restart; return those that were not seen with it in time. They take it whenever they are started."""
-        self._client.retries, self._client.act_timeout = 1, COMMIT
+        self._servers.hurry()
         waiting = set(servers)
         try:
             for page in (False, True):
@@ -225,11 +194,11 @@ class Coordinator:
         until = time.monotonic() + RESTART
         while waiting & set(group) and time.monotonic() < until:
             try:
-                running = self._running()
+                running = self._servers.running()
             except MDP.ConnectionLost:
                 running = set()
             for server in [each for each in group if each in waiting & running and each not in heard]:
-                if self._send(server, "commit", identity) is not None:
+                if self._servers.send(server, "commit", identity) is not None:
                     heard.add(server)
             waiting -= {each for each in waiting & running if self._is_back(identity, each, before[each])}
             time.sleep(POLL)
@@ -239,87 +208,13 @@ class Coordinator:
         try:
             if exchange.is_decided(identity, server):
                 return False
-            reply = self._send(server, "status")
+            reply = self._servers.send(server, "status")
             if reply is None or reply[-1] != MDP.OK:
                 return False
             status = msgspec.json.decode(reply[0], type=Status)
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
             return False
         return status.instance != before and identity in status.restored
-
-    def _do(self, server: str, verb: str, identity: str) -> Status:
-        """Have a server save or stage, and wait until it is done.
-
-        :raises BackupError: it cannot, and says why
-        """
-        self._free(server)
-        self._ask(server, verb, identity)
-        try:
-            while True:
-                status = self._status(server)
-                if status.id != identity:
-                    raise BackupError(f"{server}: it was restarted meanwhile: try again")
-                if status.state == "failed":
-                    raise BackupError(f"{server}: {status.problem}")
-                self.tell({"step": verb, "server": server, "done": status.done, "of": max(status.of, status.done)})
-                if status.state == "done":
-                    return status
-                time.sleep(POLL)
-        except BaseException:
-            self._send(server, "discard", identity)
-            raise
-
-    def _free(self, server: str) -> None:
-        """End what somebody who was killed has begun: who holds the exchange is the only one."""
-        until = time.monotonic() + SILENT
-        while (status := self._status(server)).state == "busy" and time.monotonic() < until:
-            self._send(server, "discard", status.id)
-
-    def _status(self, server: str) -> Status:
-        until = time.monotonic() + SILENT
-        while True:
-            reply = self._send(server, "status")
-            if reply is not None and reply[-1] == MDP.OK:
-                try:
-                    return msgspec.json.decode(reply[0], type=Status)
-                except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    raise BackupError(f"{server}: its answer is not understood: {error}") from error
-            if time.monotonic() > until:
-                raise BackupError(f"{server}: it does not answer" if reply is None else f"{server}: {_text(reply)}")
-            time.sleep(POLL)
-
-    def _ask(self, server: str, verb: str, identity: str) -> None:
-        reply = self._send(server, verb, identity)
-        if reply is None:
-            raise BackupError(f"{server}: it does not answer")
-        if reply[-1] != MDP.OK:
-            raise BackupError(f"{server}: {_text(reply)}")
-
-    def _send(self, server: str, verb: str, *words: str) -> list[bytes] | None:
-        name = MDP.routing_key(self.hostname, f"{server}.{SERVICE}")
-        return self._client.send(name, [f"backup_{verb}".encode(), *(word.encode() for word in words)])
-
-    def _running(self) -> set[str]:
-        """The servers of this host that run and keep something.
-
-        :raises raspy.common.MDP.ConnectionLost: the broker does not answer
-        """
-        self._client.retries, before = FIND_TRIES, self._client.retries
-        reply = self._client.send("mmi.services", [b""])
-        self._client.retries = before
-        if reply is None:
-            raise MDP.ConnectionLost(f"the broker at {self._client.broker} does not answer: is it running (raspy run)?")
-        head, tail = MDP.routing_key(self.hostname, ""), f".{SERVICE}"
-        names = [frame.decode("utf-8", "replace") for frame in reply[:-1]]
-        found = {name[len(head) : -len(tail)] for name in names if name.startswith(head) and name.endswith(tail)}
-        self._keepless |= {each for each in found - self._keepers - self._keepless if self._keeps_nothing(each)}
-        self._keepers |= found - self._keepless
-        return found - self._keepless
-
-    def _keeps_nothing(self, server: str) -> bool:
-        """Whether a server says that it has nothing to be backed up: 404, or 501 from one of another kind."""
-        reply = self._send(server, "status")
-        return reply is not None and reply[-1] in (MDP.NOT_FOUND, MDP.NOT_IMPLEMENTED)
 
     def _summed(self, identity: str, found: dict[str, list[Listed]]) -> tuple[list[Member], dict[tuple[str, str], str]]:
         """What was saved, as the manifest has it, and where it is."""
@@ -347,7 +242,7 @@ class Coordinator:
         """Refuse what a server could not take, before anything is copied; return the instances that run."""
         instances = {}
         for server in servers:
-            status = self._status(server)
+            status = self._servers.status(server)
             instances[server] = status.instance
             keeps = [(Part(name), schema) for name, schema in status.keeps.items()]
             for member in (each for each in manifest.members if each.server == server):
@@ -380,13 +275,6 @@ def _refuse_open() -> None:
 def _missing(left: dict[str, str]) -> str:
     told = "; ".join(f"{name}: {why}" for name, why in left.items())
     return f"{told}. Start it, or say --partial to do it without"
-
-
-def _text(reply: list[bytes]) -> str:
-    try:
-        return str(msgspec.json.decode(reply[0]))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return reply[0].decode("utf-8", "replace")
 
 
 @contextmanager

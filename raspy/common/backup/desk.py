@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raspy.common import MDP
 from raspy.common.backup.parts import ID, BackupError, is_restoring, restored, staged
-from raspy.common.config import exchange_directory, state_directory
+from raspy.common.directories import exchange_directory, state_directory
 from raspy.common.pool import PoolFull
 from raspy.common.verbs import Later, VerbError, Verbs
 

@@ -20,7 +20,7 @@ import stat
 import time
 
 from raspy.common.backup.parts import ID, BackupError
-from raspy.common.config import exchange_directory
+from raspy.common.directories import exchange_directory
 
 logger = logging.getLogger("raspy.backup")
 

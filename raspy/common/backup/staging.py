@@ -31,7 +31,7 @@ import msgspec
 
 from raspy.common.backup import exchange
 from raspy.common.backup.parts import BEFORE, ID, LOG_SUFFIXES, STAGED, BackupError, Part, staged
-from raspy.common.config import state_directory
+from raspy.common.directories import state_directory
 
 logger = logging.getLogger("raspy.backup")
 

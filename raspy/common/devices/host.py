@@ -21,7 +21,7 @@ import msgspec
 
 from raspy.common import MDP
 from raspy.common.backup.parts import Part
-from raspy.common.config import BusConfig, Config, state_directory
+from raspy.common.config import BusConfig, Config
 from raspy.common.devices import plugins
 from raspy.common.devices.changes import Changes
 from raspy.common.devices.device import MISSED_POLLS, BaseDevice, DeviceRegister
@@ -34,6 +34,7 @@ from raspy.common.devices.output import OutputDevice
 from raspy.common.devices.outputs import Outputs
 from raspy.common.devices.source import Read, Source
 from raspy.common.devices.value import HELD
+from raspy.common.directories import state_directory
 from raspy.common.executive import Timer
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.server import Server

@@ -11,7 +11,8 @@ from raspy.servers.alarm import shelves
 from raspy.servers.alarm.alarms import ACKNOWLEDGED, ACTIVE, NORMAL, RETURNED, SHELVED, STATES, Alarm, Kept
 from raspy.servers.alarm.causes import Verdict
 from raspy.servers.alarm.record import Record
-from raspy.servers.alarm.rules import DOWN, FLAPPING, ITSELF, NOTIFY, SEVERITIES, Rule, apart, named
+from raspy.servers.alarm.rules import DOWN, FLAPPING, ITSELF, NOTIFY, Rule, apart, named
+from raspy.servers.alarm.showing import Dict, body, change_of, event_of, listed, telling_of
 from raspy.servers.alarm.store import Change, Key
 from raspy.servers.alarm.watch import NOBODY, NOT_UP
 
@@ -29,8 +30,6 @@ BACK = 5.0
 LOOKS = 60.0
 """Seconds between looks whether the wall clock was set."""
 REMOVED, OVER = "its value was removed", "it is over"
-
-Dict = dict[str, Any]
 
 
 class Book:
@@ -235,33 +234,7 @@ class Book:
 
     def listed(self, alarms: Iterable[Alarm] | None = None) -> list[Dict]:
         """Alarms as the tree shows them with their names, the most urgent first; those that are normal left out."""
-        found = [alarm for alarm in (self.alarms.values() if alarms is None else alarms) if alarm.state != NORMAL]
-        found.sort(
-            key=lambda alarm: (
-                STATES.index(alarm.state),
-                -SEVERITIES.index(alarm.severity),
-                -alarm.kept.since,
-                alarm.name,
-            )
-        )
-        return [{"name": alarm.name, **self.body(alarm)} for alarm in found]
-
-    def body(self, alarm: Alarm) -> Dict:
-        """An alarm as the tree shows it."""
-        kept = alarm.kept
-        return {
-            "state": alarm.state,
-            "severity": alarm.severity,
-            "label": alarm.label,
-            "key": alarm.key,
-            "value": kept.value,
-            "unit": kept.unit,
-            "reason": kept.reason,
-            "since": kept.since,
-            "until": round(kept.shelf.until, 3) if kept.shelf is not None else None,
-            "by": kept.by,
-            "time": round(self.server.clock.wall(), 3),
-        }
+        return listed(self.alarms.values() if alarms is None else alarms, self.server.clock.wall())
 
     def counts(self) -> dict[str, int]:
         """How many alarms are in each state, but normal."""
@@ -348,7 +321,7 @@ class Book:
         if alarm.state != NORMAL:
             alarm.kept.reason, alarm.kept.by = reason, ""
             change = self._change(alarm, NORMAL)
-            self.server.event("alarm", alarm.name, **_event(change))
+            self.server.event("alarm", alarm.name, **event_of(change))
             self.record.keep(key, None, change)
         else:
             self.record.keep(key, None)
@@ -370,14 +343,14 @@ class Book:
             if state == SHELVED:
                 change = self._change(alarm, state)
                 change.reason = change.reason or OVER
-                self.server.event("alarm", alarm.name, **_event(change))
+                self.server.event("alarm", alarm.name, **event_of(change))
             self._show(alarm)
             self.record.keep(place, alarm, change)
             return
         kept.since = round(self.server.clock.wall(), 3)
         if state not in (ACKNOWLEDGED, SHELVED) and before != SHELVED and not (state == NORMAL and before == RETURNED):
             kept.by = ""
-        telling = telling or _telling(before, state)
+        telling = telling or telling_of(before, state)
         known = kept.told or kept.to_tell
         if telling == ACTIVE or (telling and known):
             kept.to_tell = telling
@@ -386,33 +359,20 @@ class Book:
         change = self._change(alarm, state)
         MDP.logger.warning("alarm %s: %s%s", alarm.name, state, f": {kept.reason}" if kept.reason else "")
         self._show(alarm)
-        self.server.event("alarm", alarm.name, **_event(change))
+        self.server.event("alarm", alarm.name, **event_of(change))
         self.record.keep(place, alarm, change)
         self.settle(alarm)
 
     def _show(self, alarm: Alarm) -> None:
         if alarm.state != NORMAL:
             alarm.shown = True
-            self.server.publish(f"/alarm/{alarm.name}", self.body(alarm))
+            self.server.publish(f"/alarm/{alarm.name}", body(alarm, self.server.clock.wall()))
         elif alarm.shown:
             alarm.shown = False
             self.server.publish(f"/alarm/{alarm.name}", b"")
 
     def _change(self, alarm: Alarm, state: str) -> Change:
-        kept = alarm.kept
-        return Change(
-            name=alarm.name,
-            time=round(self.server.clock.wall(), 3),
-            state=state,
-            severity=alarm.severity,
-            label=alarm.label,
-            key=alarm.key,
-            value=kept.value,
-            unit=kept.unit,
-            reason=kept.reason,
-            by=kept.by,
-            until=round(kept.shelf.until, 3) if kept.shelf is not None else None,
-        )
+        return change_of(alarm, state, self.server.clock.wall())
 
 
 def _is_of(rule: Rule, key: str) -> bool:
@@ -424,16 +384,3 @@ def _is_of(rule: Rule, key: str) -> bool:
 
 def _left(alarm: Alarm, clock: Any) -> float:
     return shelves.left(clock, alarm.kept.shelf) if alarm.kept.shelf is not None else 0.0
-
-
-def _telling(before: str, state: str) -> str:
-    """What is told of a change of state; empty: nothing."""
-    if state != NORMAL:
-        return state
-    return {ACTIVE: RETURNED, ACKNOWLEDGED: RETURNED, RETURNED: ACKNOWLEDGED}.get(before, "")
-
-
-def _event(change: Change) -> Dict:
-    """A change as its event tells it, which has its own time."""
-    fields = {name: getattr(change, name) for name in change.__struct_fields__}
-    return {name: value for name, value in fields.items() if name not in ("name", "time") and value not in (None, "")}

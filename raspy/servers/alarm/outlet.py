@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from raspy.servers.alarm import queue
 from raspy.servers.alarm.channels import ChannelSettings
 from raspy.servers.alarm.errand import Errand
+from raspy.servers.alarm.letters import Entry, Letter, Sent, letter_of, merged
 from raspy.servers.alarm.message import Message, Told, rank, trial
-from raspy.servers.alarm.queue import Draft, Entry, Letter, Sent
+from raspy.servers.alarm.queue import Draft
 from raspy.servers.alarm.task import Outcome, Task
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Outlet:
         self._busy = False
         voice = self.voice
         entries = voice.held(self.name)
-        parts = queue.merged([*(rows or []), *(entry.told() for entry in entries)])
+        parts = merged([*(rows or []), *(entry.told() for entry in entries)])
         if self._closed or not parts:
             self._due = time.monotonic() + DISK
             self.look()
@@ -210,7 +211,7 @@ class Outlet:
         problem = voice.storage.problem
         frame = voice.frame(f"The disk of this Pi takes nothing, so this is not kept: {problem}" if problem else "")
         self._held, self._parts = [(entry, entry.changes) for entry in entries], parts
-        self.letter = queue.letter_of(frame, parts, 0)
+        self.letter = letter_of(frame, parts, 0)
         self._durable, self._certain, self._due = False, True, NEVER
         self._send()
 

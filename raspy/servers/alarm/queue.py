@@ -9,13 +9,13 @@ transaction of :class:`raspy.common.storage.Storage`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from raspy.common.database import Schema
-from raspy.servers.alarm.message import WELL, Frame, Message, Notice, Told, compose, rank
+from raspy.servers.alarm.letters import Entry, Letter, Sent, after, letter_of
+from raspy.servers.alarm.message import Frame, Told, rank
 
 SCHEMAS: tuple[Schema, ...] = (
     (
@@ -46,7 +46,7 @@ MOST = 10_000
 GONE = "gone:"
 """Marks: by channel, changes that are only counted."""
 SENT = "sent:"
-"""Marks: by channel, when a message was last sent (:class:`Sent`)."""
+"""Marks: by channel, when a message was last sent (:class:`~raspy.servers.alarm.letters.Sent`)."""
 ASIDE, MOST_ASIDE = "aside:", 100
 """Marks: rows that could not be read, which are kept for whoever can, and how many."""
 DAY = "well"
@@ -56,68 +56,6 @@ encode = msgspec.json.Encoder().encode
 read_told = msgspec.json.Decoder(Told).decode
 BAD = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What reading a row raises that has another shape than this version writes."""
-
-
-class Letter(msgspec.Struct):
-    """A message that is being sent.
-
-    ``parts`` is what it was made of; ``left``: those of several receivers who do not have it yet; empty: all;
-    ``refused``: those who refused it for good, and why; ``taken``: whether any of them has it.
-    """
-
-    message: Message
-    parts: list[Told] = []
-    left: list[str] = []
-    refused: dict[str, str] = {}
-    taken: bool = False
-
-
-class Sent(msgspec.Struct):
-    """When the last message went out: Unix time and seconds since the boot ``boot``, in s."""
-
-    time: float = 0.0
-    boot: str = ""
-    since: float = 0.0
-
-
-def sent_of(value: Any) -> Sent:
-    """What a mark says; nothing where it cannot be read."""
-    try:
-        return msgspec.convert(value, Sent)
-    except msgspec.ValidationError:
-        return Sent()
-
-
-class Entry:
-    """A notice that is not on the disk yet, and what it stands for."""
-
-    __slots__ = ("changes", "channels", "done", "first", "notice", "without")
-
-    def __init__(self, notice: Notice, channels: tuple[str, ...], done: Callable[[], None] | None) -> None:
-        self.notice = notice
-        self.channels = channels
-        self.done = done
-        self.changes = 1
-        self.first = notice.time
-        self.without: frozenset[str] = frozenset()
-        """Channels to which it was told without a disk."""
-
-    def told(self) -> Told:
-        """As it stands in a message."""
-        given = self.notice
-        return Told(
-            name=given.name,
-            label=given.label,
-            severity=given.severity,
-            state=given.state,
-            key=given.key,
-            value=given.value,
-            unit=given.unit,
-            reason=given.reason,
-            time=given.time,
-            changes=self.changes,
-            first=self.first,
-        )
 
 
 class Batch:
@@ -242,7 +180,7 @@ def _add(connection: sqlite3.Connection, channel: str, told: Told, total: int) -
     """Add to what waits; how many rows there are more."""
     known = _known(connection, channel, told.name)
     if known is not None:
-        told = _after(known, told)
+        told = after(known, told)
     elif total >= MOST and not _make_room(connection, told):
         _count(connection, channel, told.changes)
         return 0
@@ -342,17 +280,11 @@ def _form(connection: sqlite3.Connection, draft: Draft) -> Letter | None:
     return letter
 
 
-def letter_of(frame: Frame, alarms: list[Told], more: int) -> Letter:
-    """A message of alarms, and what it can be made of again."""
-    message = compose(frame, alarms, more)
-    return Letter(message, [*message.alarms, *(told for told in alarms if told.name == WELL)])
-
-
 def _put_back(connection: sqlite3.Connection, channel: str, told: Told) -> None:
     """Have what was in a message wait again, under what is newer."""
     newer = _known(connection, channel, told.name)
     if newer is not None:
-        told = _after(told, newer)
+        told = after(told, newer)
     _write(connection, channel, told)
 
 
@@ -396,21 +328,6 @@ def peek(connection: sqlite3.Connection, channel: str) -> list[Told]:
     """What waits for a channel, the oldest first."""
     rows = connection.execute("SELECT told FROM waiting WHERE channel = ? ORDER BY id", (channel,))
     return [told for (text,) in rows if (told := _told(text)) is not None]
-
-
-def merged(parts: list[Told]) -> list[Told]:
-    """Each alarm once, as it is in the last of its parts, with the changes of all."""
-    found: dict[str, Told] = {}
-    for told in parts:
-        before = found.get(told.name)
-        if before is not None:
-            told = _after(before, told)
-        found[told.name] = told
-    return list(found.values())
-
-
-def _after(before: Told, told: Told) -> Told:
-    return msgspec.structs.replace(told, changes=before.changes + told.changes, first=min(before.first, told.first))
 
 
 def taken(connection: sqlite3.Connection, items: list[tuple[str, list[Told], Sent]]) -> list[int]:

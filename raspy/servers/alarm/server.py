@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from raspy.common import MDP
 from raspy.common.backup.parts import Part
 from raspy.common.clock import BootClock
-from raspy.common.config import BusConfig, Config, RunConfig, Section, local_hostname, state_directory
+from raspy.common.config import BusConfig, Config, RunConfig, Section, local_hostname
 from raspy.common.devices.keptfile import adopt, check_content
+from raspy.common.directories import state_directory
 from raspy.common.server import Server
 from raspy.common.statistics import SNMP
 from raspy.common.verbs import Verbs

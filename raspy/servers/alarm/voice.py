@@ -14,16 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 from raspy.common.clock import BootClock
-from raspy.common.config import state_directory
 from raspy.common.database import Database
+from raspy.common.directories import state_directory
 from raspy.common.server import Server
 from raspy.common.storage import Done, Storage, Write
 from raspy.servers.alarm import queue
 from raspy.servers.alarm.config import AlarmConfig
 from raspy.servers.alarm.errand import Errand
+from raspy.servers.alarm.letters import Entry, sent_of
 from raspy.servers.alarm.message import WELL, Frame, Notice, cleaned, rank
 from raspy.servers.alarm.outlet import Outlet, Tested
-from raspy.servers.alarm.queue import Batch, Entry, Found
+from raspy.servers.alarm.queue import Batch, Found
 from raspy.servers.alarm.task import Outcome, Task
 
 __all__ = ["Notice", "Voice"]
@@ -295,7 +296,7 @@ class Voice:
             self.storage.write(queue.set_aside, "", self._have_set_aside, keep=True)
         self._day = self._day or str(found.marks.get(queue.DAY, ""))
         for name, outlet in self.outlets.items():
-            sent = queue.sent_of(found.marks.get(queue.SENT + name))
+            sent = sent_of(found.marks.get(queue.SENT + name))
             stored = outlet.stored if self._counted_by_write else found.counts.get(name, 0)
             outlet.open(stored, found.letters.get(name), sent)
         for name in sorted((found.counts.keys() | found.letters.keys()) - self.outlets.keys()):

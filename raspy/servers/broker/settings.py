@@ -11,7 +11,8 @@ import zmq
 from msgspec import Meta
 
 from raspy.common import MDP
-from raspy.common.config import BusConfig, ConfigError, Section, is_local, shown
+from raspy.common.config import BusConfig, ConfigError, Section, shown
+from raspy.common.hosts import is_local
 
 MESSAGE_LIMIT = 16 << 20
 """Bytes of one frame; libzmq closes the connection of a peer that sends more (ZMQ_MAXMSGSIZE)."""

@@ -7,17 +7,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raspy.common import MDP
-from raspy.common.config import ID
 from raspy.common.verbs import VerbError
-from raspy.servers.core import document
-from raspy.servers.core.cron import CronSettings
+from raspy.servers.core import document, proposals
 from raspy.servers.core.document import Parts
 from raspy.servers.core.parts import check_code
 from raspy.servers.core.scenario import PAUSED, SECTION, STATES, STOPPING, Scenario
+from raspy.servers.core.schedules import Schedules
 from raspy.servers.core.today import Sun
 from raspy.servers.core.triggers import Cause
 from raspy.servers.core.variables import VARIABLE, Variables
-from raspy.servers.core.when import WhenError, parse
 
 if TYPE_CHECKING:
     from raspy.servers.core.child import Problem
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from raspy.servers.core.state import State
 
 MAIN = "scenario.main"
-CRON_STATES = "state.cron"
 MOST = 500
 """Scenarios."""
 PATIENCE = 5.0
@@ -55,6 +52,7 @@ class ScenarioManager:
         """Scenarios are fired: the values of the tree are known, or nobody waits for them any more."""
         self.releasing = 0
         """Outputs that are told to let go, and have not answered."""
+        self.schedules = Schedules(publisher)
         self._variables = Variables(publisher)
         self._renew: set[str] = set()
         self._sun = Sun(publisher.place, publisher.clock.wall)
@@ -188,8 +186,8 @@ class ScenarioManager:
         if before is not None and before.code == merged.code:
             self._keep({name: merged}, done)
         else:
-            self._compiled(
-                {name: merged.code}, lambda error: done(error) if error else self._keep({name: merged}, done)
+            proposals.compiled(
+                self.core, {name: merged.code}, lambda error: done(error) if error else self._keep({name: merged}, done)
             )
 
     def delete(self, name: str = "scenar1", done: Done | None = None) -> None:
@@ -199,7 +197,7 @@ class ScenarioManager:
         """
         scenario = self.find(name)
         changes: Changes = {(SECTION + name, part): None for part in ("conf", "entries", "code")}
-        changes |= {(STATES, name): None} | self._unscheduled(scenario)
+        changes |= {(STATES, name): None} | self.schedules.clear(scenario.name)
         changes[MAIN, "keys"] = [known for known in self.list_keys() if known != name]
 
         def written(error: Exception | None) -> None:
@@ -261,7 +259,7 @@ class ScenarioManager:
             for name, parts in found.items()
         }
         codes = {name: parts.code for name, parts in found.items()}
-        self._compiled(codes, lambda error: done(error) if error else self._keep(merged, done))
+        proposals.compiled(self.core, codes, lambda error: done(error) if error else self._keep(merged, done))
 
     def check(self, code: str, done: Callable[[Problem | None], None]) -> None:
         """Compile code; ``done`` gets what is wrong with it.
@@ -313,25 +311,6 @@ class ScenarioManager:
         sun = self._sun.today()
         return {**cause, "time": round(self.core.clock.wall(), 3), **({"sun": sun} if sun else {})}
 
-    def schedule(self, scenario: Scenario) -> None:
-        """Have a scenario fired at its times."""
-        wanted = {job_name(scenario.name, number): when for number, when in enumerate(scenario.settings.schedule)}
-        for job in self._jobs_of(scenario.name):
-            if job not in wanted:
-                self.core.cron.delete(job)
-        for job, when in wanted.items():
-            known = self.core.cron.jobs.get(job)
-            settings = CronSettings(when=when, scenario=scenario.name, misfire=scenario.settings.misfire)
-            if known is not None and known.settings == settings:
-                continue
-            try:
-                kept = self.core.state.get(CRON_STATES, job) if known is None else self.core.cron.state(job)
-                self.core.cron.add(job, settings, kept)
-            except WhenError as error:
-                # As after its place has lost its latitude.
-                scenario.pause(f"schedule: {error}")
-                return
-
     # Variables
 
     def variables(self) -> dict[str, Any]:
@@ -374,38 +353,7 @@ class ScenarioManager:
 
         :raises VerbError: it cannot have them
         """
-        if ID.fullmatch(name) is None or name == "main":
-            raise VerbError(MDP.BAD_REQUEST, f"{name[:80]!r} is no name: 1 to 63 of a-z, 0-9, _ and -; and not main")
-        unknown = [str(part)[:40] for part in parts if part not in ("conf", "entries", "code")]
-        if unknown:
-            raise VerbError(MDP.BAD_REQUEST, f"{', '.join(unknown[:5])}: a scenario has conf, entries and code")
-        before = self.scenarios.get(name)
-        found = Parts("", {}, {}) if before is None else Parts(before.code, before.conf, before.entries)
-        for part, value in parts.items():
-            setattr(found, part, value)
-        trial = Scenario(name)
-        trial.set(found.code, found.conf, found.entries, self.core.hostname)
-        for when in trial.settings.schedule:
-            try:
-                parse(when, self.core.place)
-            except WhenError as error:
-                raise VerbError(MDP.BAD_REQUEST, f"conf: schedule: {error}") from error
-        return found
-
-    def _compiled(self, codes: dict[str, str], done: Done) -> None:
-        """See whether codes compile, one after the other."""
-        left = list(codes)
-
-        def following(problem: Problem | None = None, name: str = "") -> None:
-            if problem is not None:
-                done(VerbError(MDP.BAD_REQUEST, f"{name}: line {problem.line}: {problem.text}"))
-            elif not left:
-                done(None)
-            else:
-                following_name = left.pop()
-                self.core.nursery.check(codes[following_name], lambda found: following(found, following_name))
-
-        following()
+        return proposals.merged(self.core, name, parts, self.scenarios.get(name))
 
     def _keep(self, parts: dict[str, Parts], done: Done | None = None) -> None:
         """Put scenarios on the disk, then have them so."""
@@ -463,7 +411,7 @@ class ScenarioManager:
         found = self._load(name, self.core.state)
         if scenario is not None and before != (list(found.settings.schedule), found.settings.active):
             # Other times, or a rest: what passed before is not missed.
-            self.core.state.put(self._unscheduled(found))
+            self.core.state.put(self.schedules.clear(found.name))
         if self.stopped:
             return
         if found.running:
@@ -483,29 +431,13 @@ class ScenarioManager:
 
     def _drop(self, name: str) -> None:
         scenario = self.scenarios.pop(name)
-        self._unscheduled(scenario)
+        self.schedules.clear(scenario.name)
         scenario.untell()
         scenario.disarm()
         scenario.stop("it was deleted")
         if scenario.running:
             self._leaving[name] = scenario
 
-    def _unscheduled(self, scenario: Scenario) -> Changes:
-        """Fire it at no time; the changes that forget at which it was."""
-        jobs = self._jobs_of(scenario.name)
-        for job in jobs:
-            self.core.cron.delete(job)
-        return {(CRON_STATES, job): None for job in jobs}
-
-    def _jobs_of(self, name: str) -> Names:
-        prefix = job_name(name, "")
-        return [job for job in self.core.cron.jobs if job.startswith(prefix)]
-
     def list(self) -> Dicts:
         """All scenarios with their settings, entries and state; their code is shown one by one."""
         return [{key: value for key, value in self.show(name).items() if key != "code"} for name in self.list_keys()]
-
-
-def job_name(scenario: str, number: int | str) -> str:
-    """The name of the cron job of one of a scenario's times: none that an owner can give."""
-    return f"scenario.{scenario}.{number}"

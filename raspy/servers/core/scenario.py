@@ -21,11 +21,11 @@ from raspy.servers.core.arming import RATE, Arming, Rate
 from raspy.servers.core.calls import Calls
 from raspy.servers.core.limits import Tail
 from raspy.servers.core.parts import Conf, Entry, check_code, parse_conf, parse_entries
+from raspy.servers.core.retry import BACK_OFF, Retry
 from raspy.servers.core.telling import Teller
 from raspy.servers.core.triggers import Cause
 
 if TYPE_CHECKING:
-    from raspy.common.executive import Timer
     from raspy.servers.core.child import Child, End
     from raspy.servers.core.server import Core
     from raspy.servers.core.state import State
@@ -39,7 +39,6 @@ FAILURES = 5
 """Failures in a row after which a scenario is paused."""
 LONG = 60.0
 """Seconds of a run after which a failure is a new one, and not one more of the same."""
-BACK_OFF, LONGEST_BACK_OFF = 1.0, 60.0
 UNUSABLE = ("StaleValue", "ErrorValue", "NoValue")
 """Exceptions of a value that cannot be believed."""
 SHOWN = 300
@@ -92,9 +91,7 @@ class Scenario:
         """Fired while it runs."""
         self._due: Cause | None = None
         """Fired, and to be started when the timer says so."""
-        self._back_off = BACK_OFF
-        self._timer: Timer | None = None
-        self._unwatch: Any = None
+        self._retry = Retry()
         self._rate = Rate()
         self._teller = Teller(name, publisher, self.to_dict)
 
@@ -127,7 +124,7 @@ class Scenario:
             )
             self._become(PAUSED, f"{UNUSABLE_PARTS}{error}"[:SHOWN])
             if self._core is not None and self._core.scenarios.begun:
-                self._tell_paused()
+                self._teller.paused(self.reason)
             return True
         state = store.get(STATES, self.name, {})
         self.failures = int(state.get("failures", 0))
@@ -144,10 +141,10 @@ class Scenario:
         core = self._core
         assert core is not None
         if self.state == PAUSED and self.reason.startswith(UNUSABLE_PARTS):
-            self._tell_paused()
+            self._teller.paused(self.reason)
         cut = core.state.get(STATES, self.name, {}).get("open", [])
         if cut:
-            self._tell_unrepeated(cut, "core ended before it did")
+            self._teller.unrepeated(cut, "core ended before it did")
             self._keep()
 
     def store(self, store: State) -> None:
@@ -182,7 +179,7 @@ class Scenario:
             return
         self._armed = True
         self._arming.set(self.keys)
-        core.scenarios.schedule(self)
+        core.scenarios.schedules.set(self)
         if self.state == OFF:
             self._become(IDLE, "")
         if self.settings.startup and not self.running:
@@ -286,7 +283,8 @@ class Scenario:
 
     def resume(self) -> None:
         """Forget that it kept failing."""
-        self.failures, self._back_off = 0, BACK_OFF
+        self.failures = 0
+        self._retry.reset()
         if self.state == PAUSED:
             self._become(self._rest_state, "")
 
@@ -320,8 +318,8 @@ class Scenario:
         elif end.how == "lost" and not child.began and self._armed:
             # It cannot have done anything.
             self._arming.undo()
-            self._tell_failed(end, told, took)
-            self._start_later(self._longer(), self.cause, told)
+            self._teller.failed(end, told, took)
+            self._start_later(self._retry.longer(), self.cause, told)
         else:
             self._failed(end, told, took, calls.unusable)
         core.scenarios.ended(self)
@@ -339,7 +337,7 @@ class Scenario:
         cut = core.scenarios.stopped and end.how != "finished"
         if (not cut and self._arming.end()) or well:
             self._keep()
-        self._back_off = BACK_OFF
+        self._retry.reset()
         self._become(self._rest_state, reason if stopped else "finished")
         self._teller.event(self.last["how"], reason=self.last["reason"], took=self.last["took"])
 
@@ -348,59 +346,40 @@ class Scenario:
         core = self._core
         assert core is not None
         if took >= LONG:
-            self._back_off = BACK_OFF
+            self._retry.reset()
         outside = end.outside or end.how == "lost"
         if not outside:
             self.failures = self.failures + 1 if took < LONG else 1
-        self._tell_failed(end, told, took)
+        self._teller.failed(end, told, took)
         served = self._arming.end()
         if not outside and self.failures >= FAILURES and self.settings.active:
             self.pause(f"it failed {self.failures} times in a row, last: {told}"[:SHOWN])
             return
         if self.settings.startup and self._armed:
             self._become(WAITING, told)
-            self._timer = core.call_later(self._longer(), self._restart)
+            self._retry.after(core, self._retry.longer(), self._restart)
             if end.error in UNUSABLE and unusable:
                 # At once when the cause is gone, but not while that comes and goes.
-                soonest = self._began + BACK_OFF
-                self._unwatch = core.values.watch(unusable, lambda: self._look(unusable, soonest))
-                self._look(unusable, soonest)
+                self._retry.once_good(core, unusable, self._began + BACK_OFF, self._restart)
         else:
             self._become(self._rest_state, told)
             if served and end.outside and self._armed:
-                self._arming.rearm(served, self._longer())
+                self._arming.rearm(served, self._retry.longer())
             elif served:
-                self._tell_unrepeated(served, told)
+                self._teller.unrepeated(served, told)
         if served or not outside:
             self._keep()
-
-    def _longer(self) -> float:
-        """Seconds until the next try."""
-        wait, self._back_off = self._back_off, min(2 * self._back_off, LONGEST_BACK_OFF)
-        return wait
 
     def _start_later(self, wait: float, cause: Cause, why: str) -> None:
         assert self._core is not None
         self._become(WAITING, why)
         self._due = cause
-        self._timer = self._core.call_later(wait, self._start_due)
+        self._retry.after(self._core, wait, self._start_due)
 
     def _start_due(self) -> None:
         self.run(self._due)
 
-    def _look(self, key: str, soonest: float) -> None:
-        core = self._core
-        assert core is not None
-        if self._unwatch is None or self.state != WAITING or not core.values.read(key).good:
-            return
-        self._quiet()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._back_off = BACK_OFF
-        self._timer = core.call_later(max(soonest - time.monotonic(), 0.0), self._restart)
-
     def _restart(self) -> None:
-        self._timer = None
         if self.state == WAITING:
             self.run({"by": "restart", "reason": self.reason})
 
@@ -410,7 +389,7 @@ class Scenario:
         self._become(PAUSED, why)
         self._arming.rest()
         self._keep()
-        self._tell_paused()
+        self._teller.paused(self.reason)
 
     # What is kept and told
 
@@ -430,26 +409,10 @@ class Scenario:
         """It was changed: what it has done says nothing of what it is now."""
         self._arming.forget()
         self._memory, self._remembers = "", False
-        self.failures, self._back_off = 0, BACK_OFF
+        self.failures = 0
+        self._retry.reset()
         if self.state == PAUSED:
             self._become(self._rest_state, "")
-
-    def _tell_failed(self, end: End, told: str, took: float) -> None:
-        MDP.logger.warning("scenario %s: %s: %s", self.name, end.how, told)
-        outside = end.outside or end.how == "lost"
-        self._teller.event("failed", how=end.how, reason=told, line=end.line, took=round(took, 3), outside=outside)
-
-    def _tell_paused(self) -> None:
-        self._teller.event("paused", reason=self.reason)
-        self._teller.alert(
-            "Paused", f"{self.name} is paused, and does nothing until somebody has looked: {self.reason}"
-        )
-
-    def _tell_unrepeated(self, entries: list[str], why: str) -> None:
-        names = ", ".join(entries)
-        self._teller.alert(
-            "Not repeated", f"{self.name} was fired by {names}, and {why}: it is not fired again before that was back"
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """What the tree shows of it."""
@@ -487,12 +450,4 @@ class Scenario:
     def _calm(self) -> None:
         """Start it no more by itself."""
         self._due = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._quiet()
-
-    def _quiet(self) -> None:
-        if self._unwatch is not None:
-            self._unwatch()
-            self._unwatch = None
+        self._retry.cancel()

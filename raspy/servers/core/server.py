@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 
 from raspy.common.backup.parts import Part
 from raspy.common.clock import BootClock
-from raspy.common.config import BusConfig, Config, Section, local_hostname, state_directory
+from raspy.common.config import BusConfig, Config, Section, local_hostname
+from raspy.common.directories import state_directory
 from raspy.common.server import Server
 from raspy.common.statistics import SNMP, SNMPCounter
 from raspy.common.verbs import Verbs

@@ -10,6 +10,7 @@ from raspy.common import MDP
 
 if TYPE_CHECKING:
     from raspy.common.executive import Timer
+    from raspy.servers.core.child import End
     from raspy.servers.core.server import Core
 
 TELL = 0.5
@@ -57,6 +58,28 @@ class Teller:
         if self._core is not None:
             by = f"scenario {self.name}"
             self._core.event("notify", self.name, text=text, title=title, severity="critical", by=by)
+
+    def failed(self, end: End, told: str, took: float) -> None:
+        """A run did not end well.
+
+        :param told: the reason
+        :param took: seconds that it ran
+        """
+        MDP.logger.warning("scenario %s: %s: %s", self.name, end.how, told)
+        outside = end.outside or end.how == "lost"
+        self.event("failed", how=end.how, reason=told, line=end.line, took=round(took, 3), outside=outside)
+
+    def paused(self, reason: str) -> None:
+        """It does nothing any more by itself."""
+        self.event("paused", reason=reason)
+        self.alert("Paused", f"{self.name} is paused, and does nothing until somebody has looked: {reason}")
+
+    def unrepeated(self, entries: list[str], why: str) -> None:
+        """What entries fired it for was not done, and is not done later."""
+        names = ", ".join(entries)
+        self.alert(
+            "Not repeated", f"{self.name} was fired by {names}, and {why}: it is not fired again before that was back"
+        )
 
     def _now(self) -> None:
         self._timer = None

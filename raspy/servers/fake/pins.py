@@ -10,7 +10,8 @@ import os
 
 import msgspec
 
-from raspy.common.config import ID, state_directory
+from raspy.common.config import ID
+from raspy.common.directories import state_directory
 from raspy.common.MDP import logger
 
 TEMPORARY = ".new"

@@ -13,7 +13,7 @@ import threading
 
 import msgspec
 
-from raspy.common.config import state_directory
+from raspy.common.directories import state_directory
 from raspy.common.executive import Timer
 from raspy.common.MDP import GenericError, logger
 from raspy.common.server import Server

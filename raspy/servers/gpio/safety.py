@@ -7,9 +7,10 @@ import time
 
 import msgspec
 
-from raspy.common.config import Config, NothingDriven, state_directory
+from raspy.common.config import Config, NothingDriven
 from raspy.common.devices.device import BaseDevice
 from raspy.common.devices.errors import FieldErrors
+from raspy.common.directories import state_directory
 from raspy.common.MDP import logger
 from raspy.servers.gpio import lines, notes, pwm
 from raspy.servers.gpio.chips import Busy, Chips, LineError, UnknownLine

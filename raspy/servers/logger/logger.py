@@ -16,9 +16,10 @@ import msgspec
 from raspy.common import MDP
 from raspy.common.backup.parts import Part
 from raspy.common.clock import BootClock
-from raspy.common.config import Section, state_directory
+from raspy.common.config import Section
 from raspy.common.database import Database, StorageError
 from raspy.common.devices.value import Value, ValueFormatError
+from raspy.common.directories import state_directory
 from raspy.common.kvsubscriber import KvSubscriber
 from raspy.common.log import printable
 from raspy.common.server import Server

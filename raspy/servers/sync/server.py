@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 import msgspec
 
 from raspy.common import MDP
-from raspy.common.config import Section, state_directory
+from raspy.common.config import Section
 from raspy.common.devices.host import DeviceServer
+from raspy.common.directories import state_directory
 from raspy.common.executive import Timer
 from raspy.common.pool import JobTimeout, PoolFull
 from raspy.common.verbs import Verbs

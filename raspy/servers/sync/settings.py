@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from raspy.common.config import HOST, ConfigError, Section, shown
+from raspy.common.config import ConfigError, Section, shown
+from raspy.common.hosts import HOST
 
 CHIPS = ("ds3231", "ds1307", "pcf8523")
 NTP_PORT = 123

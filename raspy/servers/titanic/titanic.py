@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 
 from raspy.common import MDP
 from raspy.common.backup.parts import Part
-from raspy.common.config import Section, state_directory
+from raspy.common.config import Section
 from raspy.common.database import Database, StorageError
+from raspy.common.directories import state_directory
 from raspy.common.log import printable
 from raspy.common.mdwrkapi import Reply
 from raspy.common.server import Server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raspy.common.appliance import POWER_OFF, RESET, RESTART, ask, listens
-from raspy.common.config import state_directory
+from raspy.common.directories import state_directory
 from raspy.web.auth import Overloaded, TooMany, WrongPassword
 from raspy.web.pages.system import waiting
 from raspy.web.refusal import Refusal

@@ -12,7 +12,7 @@ import zmq
 from raspy import __version__
 from raspy.common import appliance
 from raspy.common.clock import BootClock
-from raspy.common.config import state_directory
+from raspy.common.directories import state_directory
 from raspy.common.registry import SERVERS
 from raspy.web.board import Snapshot
 from raspy.web.hands import LOOK, SET
