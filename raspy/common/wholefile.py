@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 
@@ -15,23 +14,19 @@ def replace(path: str, data: bytes, private: bool = False) -> None:
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o750, exist_ok=True)
     new = path + ".new"
-    # What an end in the middle left behind, or somebody put there: a pipe would block, a link lead elsewhere.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(new, flags, 0o600 if private else 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
+    with open(new, "wb", opener=_open_private if private else None) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
     entry = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(entry)
     finally:
         os.close(entry)
+
+
+def _open_private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that an end in the middle left behind may be open to others
+    return descriptor

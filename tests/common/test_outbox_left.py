@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from raspy.common import storage, wholefile
+from raspy.common import storage
 from raspy.common.database import Database
 from raspy.common.outbox import FILE, LEFT, outbox
 from raspy.common.outbox import left as left_module
@@ -212,7 +212,6 @@ def test_what_an_end_in_the_middle_left_behind_is_no_obstacle(stage: Stage, left
     node = stage.node()
     assert not os.path.lexists(path)
     node.count(0, 5)
-    leftover(path)
     node.stop()
     assert left(stage) == list(range(5))
 
@@ -506,15 +505,3 @@ def test_a_log_that_somebody_reads_is_not_left_alone(tmp_path: Path) -> None:
     database.open()
     database.close(True)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.system
-def test_a_file_that_is_replaced_by_halves_leaves_no_trace() -> None:
-    with small_disk() as disk:
-        path = os.path.join(disk.place, "settings")
-        wholefile.replace(path, b"before")
-        disk.fill()
-        with pytest.raises(OSError, match="No space left"):
-            wholefile.replace(path, b"x" * 100_000)
-        assert Path(path).read_bytes() == b"before"
-        assert not os.path.exists(f"{path}.new")
