@@ -64,6 +64,28 @@ class Timer:
         return self.due < other.due
 
 
+class _Bell:
+    """The end of a pipe that any thread writes to; closed when the last who holds it lets go.
+
+    Closed at once, its number could be another file's by the time a thread that had read it comes to write.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def ring(self) -> None:
+        """Have a byte in the pipe."""
+        try:
+            os.write(self.descriptor, b"\0")
+        except OSError:
+            pass  # full: a wake-up is already on its way; its reader is gone: nobody is left to wake
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 class Executive:
     """The mother class of all processes on the bus: one ``zmq.Poller`` loop.
 
@@ -108,7 +130,8 @@ class Executive:
         self._destroyed = False
         self._instance = f"{MDP.routing_key(hostname, service)}.{os.getpid()}.{os.urandom(4).hex()}"
         self._pool_timer: Timer | None = None
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._bell: _Bell | None = _Bell(wake_write)
         self.register(self._wake_read, self._awake)
 
     def get_instance_id(self) -> str:
@@ -241,8 +264,7 @@ class Executive:
         self.ctx.destroy(linger=100)
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
-        write_end, self._wake_write = self._wake_write, -1
-        os.close(write_end)
+        self._bell = None
         os.close(self._wake_read)
 
     def report(self, error: BaseException, doing: str) -> None:
@@ -273,10 +295,8 @@ class Executive:
         return max(0, int(wait * 1000 + 0.999))
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"\0")
-        except OSError:
-            pass  # full: a wake-up is already on its way; closed: nobody is left to wake
+        if (bell := self._bell) is not None:
+            bell.ring()
 
     def _awake(self) -> None:
         """Empty the pipe, then take what threads have left for the loop."""
@@ -307,7 +327,8 @@ class Executive:
     def _take_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        if self._bell is not None:
+            signal.set_wakeup_fd(self._bell.descriptor, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.shutdown())
         signal.signal(signal.SIGHUP, lambda *_: self.call_threadsafe(self._reload))

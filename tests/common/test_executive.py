@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -171,6 +172,33 @@ def test_destroy_can_be_repeated_and_a_late_wake_is_harmless(loop: Executive) ->
     other.call_threadsafe(int)
     other.shutdown()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_thread_that_wakes_a_loop_that_ends_writes_to_no_other_file(
+    loop: Executive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was about to write to is closed by then, and its number may be another file's."""
+    other = Executive("pi", "test")
+    writes, ends = threading.Event(), threading.Event()
+    write = os.write
+
+    def late(descriptor: int, data: bytes) -> int:
+        writes.set()
+        assert ends.wait(LIMIT_S)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(executive.os, "write", late)
+    thread = threading.Thread(target=other.shutdown)
+    thread.start()
+    assert writes.wait(LIMIT_S)
+    other.destroy()
+    others = [end for _ in range(10) for end in socket.socketpair()]
+    ends.set()
+    thread.join(LIMIT_S)
+    written = [end for end in others if select.select([end], [], [], 0)[0]]
+    for end in others:
+        end.close()
+    assert not written
 
 
 PROGRAM = """

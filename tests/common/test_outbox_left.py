@@ -235,6 +235,48 @@ def test_one_bad_reading_costs_no_other(stage: Stage) -> None:
     assert json.loads(aside.read_bytes()) == content
 
 
+def test_one_that_cannot_be_set_aside_stays_and_what_is_good_is_brought(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = stage.node()
+    node.count(0, 5)
+    node.stop()
+    path = Path(stage.state, LEFT)
+    content = json.loads(path.read_bytes())
+    content["readings"].append(7)
+    path.write_text(json.dumps(content), "utf-8")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    stage.house.start()
+    node = stage.node()
+    assert "cannot be set aside, and stays: No space left" in node.server.conditions["outbox damaged"]
+    node.delivered()
+    assert stage.house.values() == list(range(5))
+    node.until(lambda: node.outbox._timer is None)
+    node.stop()
+    assert json.loads(path.read_bytes()) == content
+
+
+def test_what_comes_while_the_rest_is_written_is_counted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = stage.node()
+    node.count(0, 5)
+    put = node.outbox._left.put
+
+    def slow(readings: Any) -> None:
+        node.publish(5)
+        put(readings)
+
+    monkeypatch.setattr(node.outbox._left, "put", slow)
+    node.stop()
+    assert left(stage) == list(range(5))
+    assert "1 readings that the logger does not have are lost" in caplog.text
+
+
 def test_two_that_are_damaged_in_one_second_are_both_kept(stage: Stage) -> None:
     path = Path(stage.state, LEFT)
     path.parent.mkdir()

@@ -73,7 +73,7 @@ class Left:
                 return []
             rows = self._rows(data)
         except OSError as error:
-            self._block(f"it cannot be read: {error.strerror or error}")
+            self._block(f"it cannot be read: {error.strerror or error}; it stays, for the next start")
             return []
         except BAD as error:
             self._set_aside(f"it is damaged: {error!s:.200}", os.replace)
@@ -102,7 +102,7 @@ class Left:
         return msgspec.json.decode(data, type=_Content).readings
 
     def _block(self, problem: str) -> None:
-        self.blocked = problem
+        self.blocked, self.there = problem, False
         MDP.logger.error("%s: %s", self.path, problem)
 
     def _set_aside(self, problem: str, how: Callable[[str, str], None]) -> None:
@@ -114,7 +114,9 @@ class Left:
         try:
             how(self.path, aside)
         except OSError as error:
-            self._block(f"{problem}; it cannot be set aside: {error.strerror or error}")
+            self._block(f"{problem}; it cannot be set aside, and stays: {error.strerror or error}")
+            self.notice = f"{self.path}: {self.blocked}"
+            return
         self.notice = f"{self.path}: {problem}; it was set aside as {aside}"
         MDP.logger.error("%s", self.notice)
 

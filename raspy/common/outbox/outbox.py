@@ -96,7 +96,7 @@ class Outbox:
         self.refused.set(self._left.bad)
         if self._left.notice:
             server.condition("outbox damaged", self._left.notice)
-        some = self.file is not None or self._left.there
+        some = self.file is not None or self._left.there or bool(self.readings)
         self._first = self._first and not some
         if not self._connected or some:
             self._keep()
@@ -129,6 +129,8 @@ class Outbox:
         self._is_wrong = self._is_wrong or not reading.trusted
         self.readings.append(reading)
         self._bound()
+        if self._stopped:
+            return
         if len(self.readings) >= IN_MEMORY and not self._storing and (self.file is None or self.file.usable):
             self._spill()
 
@@ -201,9 +203,12 @@ class Outbox:
             MDP.logger.error("%d readings that the logger does not have are lost", lost)
 
     def _put_left(self) -> None:
+        readings = list(self.readings)
         try:
-            self._left.put(self.readings)
-            self.readings.clear()
+            self._left.put(readings)
+            # What came while the disk worked is not among them.
+            for _ in readings:
+                self.readings.popleft()
         except OSError as error:
             MDP.logger.error("%s: %s", self._left.path, error.strerror or error)
 
