@@ -1,8 +1,8 @@
 """What ``make tests`` has reached of each module: ``python -m tests.covered`` after the measured tests.
 
-Combines what the processes have written to build/coverage, makes the reports there, lists the modules of which less than
-90 % of the statements and branches were reached, and then exits with 1. Not every test is measured, as Python runs up to
-two and a half times as long meanwhile: ``measured.txt`` names the files of tests that are.
+Combines what the processes have written to build/coverage, makes the reports there, lists the modules of which less
+than 90 % of the statements and branches were reached, and then exits with 1. Not every test is measured, as Python runs
+up to two and a half times as long meanwhile: ``measured.txt`` names the files of tests that are.
 """
 
 from __future__ import annotations
