@@ -57,3 +57,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_sep("=", report.nodeid)
                 for line in lines:
                     terminalreporter.write_line(str(line))
+
+
+if "COVERAGE_PROCESS_START" in os.environ:
+    # Scenarios are measured, too, which get next to nothing of core's environment.
+    from raspy.servers.core import child
+
+    child.ENVIRONMENT = (*child.ENVIRONMENT, "COVERAGE_PROCESS_START", "COVERAGE_FILE")

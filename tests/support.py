@@ -30,6 +30,11 @@ _PACKAGES = {
 }
 
 
+def unmeasured() -> dict[str, str]:
+    """This process's environment for one that is asked what it imports: not under coverage, which imports much."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def need_program(name: str) -> str:
     """Return the path of a program, or skip. sbin is searched too: Debian keeps it from users' PATH."""
     path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")

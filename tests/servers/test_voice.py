@@ -35,6 +35,7 @@ from tests.servers.voice_stage import (
     make_quick,
     put_secret,
 )
+from tests.support import unmeasured
 from tests.support_disks import small_disk
 
 DAY = 86_400.0
@@ -849,7 +850,7 @@ def modules(code: str) -> set[str]:
     """What a process has loaded after some code, which is run as a server is."""
     begin = "import sys; from raspy.common import runner; runner.light_zmq(); runner.light_msgspec()"
     code = f"{begin}\n{code}\nprint(','.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unmeasured())
     return set(done.stdout.strip().split(","))
 
 
