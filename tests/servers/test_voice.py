@@ -214,7 +214,7 @@ def test_what_cannot_be_told_as_it_is(tmp_path: Path, http: Http) -> None:
 # Delivery
 
 
-def test_nobody_is_there_for_long(tmp_path: Path, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_there_for_long(tmp_path: Path, http: Http) -> None:
     http.down()
     with calling(tmp_path, {"hook": hook(http)}) as caller:
         for number in range(30):
@@ -885,7 +885,7 @@ def test_the_sender_brings_no_server() -> None:
     assert not loaded & {"zmq", "ssl", "raspy.common.server", "raspy.servers.alarm.server"}
 
 
-def test_a_message_can_be_read_again(tmp_path: Path) -> None:
+def test_a_message_can_be_read_again() -> None:
     told = Told(
         name="a", label="A", severity="info", state="active", key="", value=None, unit="", reason="", time=1.0,
         changes=1, first=1.0,
