@@ -26,17 +26,15 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request, UseError, adds_verbs, body_value
+from raspy.cli.command import Request, UseError, adds_verbs, body_value, bytes_of, text_of
 from raspy.cli.core import MixedParser, merged, moment, settings_of
 from raspy.cli.exec import seconds
 from raspy.cli.table import duration, number, print_table
-from raspy.cli.titanic import bytes_of, text_of
 from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 
 SERVICE = "alarm.alarms"
-TRIES = 3
 PATIENCE = 10.0
 """Seconds that the server may take: what it is told it keeps on a card."""
 TESTS = 90.0
@@ -109,19 +107,7 @@ class _Server:
 
     def __init__(self, request: Request, client: MajorDomoClient) -> None:
         self.client = client
-        client.retries = TRIES
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        suffix = f".{SERVICE}"
-        found = [name for frame in known[:-1] if (name := frame.decode("utf-8", "replace")).endswith(suffix)]
-        own = MDP.routing_key(request.host, SERVICE)
-        if not found:
-            raise MDP.ClientError(
-                "the server alarm is not there: does raspy status list it, "
-                "and does servers in [run] name it, if that names any?"
-            )
-        self.name = own if own in found else sorted(found)[0]
+        self.name = request.find(client, SERVICE, "the server alarm")
         client.timeout = client.act_timeout = int(PATIENCE * 1000)
 
     def ask(self, *words: str | bytes) -> Any:

@@ -21,8 +21,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from raspy.cli import OutputError
-from raspy.cli.command import Request, UseError
-from raspy.cli.titanic import text_of
+from raspy.cli.command import Request, UseError, text_of
 from raspy.common import MDP
 from raspy.common.backup.client import Coordinator
 from raspy.common.backup.exchange import sync

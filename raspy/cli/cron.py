@@ -23,11 +23,10 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request, UseError, adds_verbs
+from raspy.cli.command import Request, UseError, adds_verbs, text_of
 from raspy.cli.core import Core, MixedParser, merged, moment, settings_of
 from raspy.cli.exec import seconds
 from raspy.cli.table import print_table
-from raspy.cli.titanic import text_of
 from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient

@@ -15,11 +15,10 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, UseError, body_value
+from raspy.cli.command import Request, UseError, body_value, text_of
 from raspy.cli.logger import Logger
 from raspy.cli.moments import local, moment
 from raspy.cli.table import number, print_table
-from raspy.cli.titanic import text_of
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 

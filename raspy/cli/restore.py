@@ -16,8 +16,7 @@ from typing import Any
 
 from raspy.cli import GOOD
 from raspy.cli.backup import Progress, end_cleanly, keepers, line, show_servers
-from raspy.cli.command import Request, UseError
-from raspy.cli.titanic import text_of
+from raspy.cli.command import Request, UseError, text_of
 from raspy.common import MDP
 from raspy.common.backup.client import Coordinator, summary
 from raspy.common.backup.format import Manifest
