@@ -17,8 +17,6 @@ Exit code: 0 good; 1 no such alarm, one that cannot be, or no answer; list: 1 wh
 
 from __future__ import annotations
 
-import getpass
-import os
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
@@ -26,9 +24,9 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request, UseError, adds_verbs, body_value, bytes_of, text_of
+from raspy.cli.command import Request, UseError, adds_verbs, body_value, bytes_of, count_to, text_of
 from raspy.cli.core import MixedParser, merged, moment, settings_of
-from raspy.cli.exec import seconds
+from raspy.cli.exec import seconds, user
 from raspy.cli.table import duration, number, print_table
 from raspy.common import MDP
 from raspy.common.log import printable
@@ -41,18 +39,11 @@ TESTS = 90.0
 """Seconds that a channel may take for a test."""
 TEXTS = ("kind", "key", "label", "severity")
 LISTS = ("but", "channels")
-DEFAULT_LIMIT = 30
+SHOWN = 30
 MOST = 1000
 
 SAID = {"new": "is made", "edit": "is changed", "delete": "is deleted", "enable": "is active", "disable": "is off"}
 DONE = {"acknowledge": "acknowledged", "shelve": "shelved", "unshelve": "told of again"}
-
-
-def count(text: str) -> int:
-    """How many lines."""
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST):
-        raise ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {MOST}")
-    return int(text)
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -82,7 +73,7 @@ def arguments(parser: ArgumentParser) -> None:
     past = add("history", "what became of the alarms, the newest first")
     past.add_argument("name", metavar="NAME", nargs="?", default="", help="of an alarm or definition; else of all")
     past.add_argument("--since", metavar="TIME", type=seconds, help="only of the last time, as 2d")
-    past.add_argument("--count", metavar="N", type=count, default=DEFAULT_LIMIT, help=f"how many, at most {MOST}")
+    past.add_argument("--count", metavar="N", type=count_to(MOST), default=SHOWN, help=f"how many, at most {MOST}")
     add("channels", "list how alarms are told")
     add("test", "send a message through a channel", "channel")
     add("status", "whether all is well")
@@ -135,11 +126,11 @@ def _do(server: _Server, verb: str, words: Any) -> Any:
         change = _settings(words.settings) if verb == "edit" else {"active": verb == "enable"}
         return _set(server, words.name, _definition(server, words.name), change)
     if verb == "acknowledge":
-        return server.ask(verb, words.name or "", _user())
+        return server.ask(verb, words.name or "", user())
     if verb == "shelve":
-        return server.ask(verb, words.name, f"{words.seconds:.6g}", _user())
+        return server.ask(verb, words.name, f"{words.seconds:.6g}", user())
     if verb == "unshelve":
-        return server.ask(verb, words.name or "", _user())
+        return server.ask(verb, words.name or "", user())
     if verb == "history":
         since = f"{time.time() - words.since:.3f}" if words.since else ""
         return server.ask(verb, words.name, since, "", str(words.count))
@@ -178,14 +169,6 @@ def _settings(words: list[str]) -> dict[str, Any]:
         except ArgumentTypeError as error:
             raise UseError(f"delay: {error}") from error
     return settings
-
-
-def _user() -> str:
-    """Who is at the command line."""
-    try:
-        return f"{getpass.getuser()} (command line)"[:60]
-    except (OSError, KeyError):
-        return f"user {os.getuid()} (command line)"
 
 
 def code(result: dict[str, Any]) -> int:

@@ -192,6 +192,17 @@ def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
     return {}
 
 
+def count_to(most: int) -> Callable[[str], int]:
+    """What takes a word for a number from 1 to ``most``."""
+
+    def count(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 7 and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {most}")
+        return int(text)
+
+    return count
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, two spaces a level."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
