@@ -794,7 +794,8 @@ def test_somebody_outside_is_called_while_all_is_well(
     monkeypatch.setattr(voice, "FIRST_PING", 0.1)
     put_secret(tmp_path, "ping", f"{http.url}/ping/secret-word")
     with calling(tmp_path, {}, ping_url="@secret") as caller:
-        caller.until(lambda: caller.voice.ping_success)
+        caller.until(lambda: http.requests and caller.voice._ping is None)
+        assert not caller.server.conditions
         assert [(request.method, request.target) for request in http.requests] == [("GET", "/ping/secret-word")]
         caller.voice.ok = lambda: (False, "an alarm is active")
         caller.voice._call_out()
