@@ -43,6 +43,18 @@ def eventually(happened: Callable[[], T], what: str = "", limit: float = LIMIT) 
         time.sleep(0.005)
 
 
+def found_on(stage: Stage, look: Callable[[], T], what: object) -> T:
+    """What ``look`` returns, as soon as that is true, with the peers of a stage running meanwhile."""
+    found: list[T] = []
+
+    def holds() -> bool:
+        found[:] = [look()]
+        return bool(found[0])
+
+    assert stage.until(holds), f"did not happen: {what}"
+    return found[0]
+
+
 class OnThread(Generic[E]):
     """A process of the bus that runs on a thread of this one."""
 
@@ -132,14 +144,7 @@ class Bus:
 
     def eventually(self, condition: Callable[[Broker], T], what: str = "") -> T:
         """Wait until something is true of the broker, with the peers of the stage running."""
-        found: list[T] = []
-
-        def holds() -> bool:
-            found[:] = [self.call(condition)]
-            return bool(found[0])
-
-        assert self.stage.until(holds), f"did not happen: {what or condition}"
-        return found[0]
+        return found_on(self.stage, lambda: self.call(condition), what or condition)
 
     def statistic(self, name: str) -> Any:
         """One statistic of the broker."""

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,18 @@ def inform(site: Path, text: str | bytes, name: str = "some-1.0.dist-info") -> P
     file = site / name / "entry_points.txt"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
+
+
+@contextmanager
+def on_the_path(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have this process find the packages in a directory first; what it has loaded of them is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(site)):
+            del sys.modules[name]
 
 
 def commands(page: str) -> list[tuple[str, str]]:

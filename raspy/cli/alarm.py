@@ -17,8 +17,6 @@ Exit code: 0 good; 1 no such alarm, one that cannot be, or no answer; list: 1 wh
 
 from __future__ import annotations
 
-import getpass
-import os
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
@@ -26,35 +24,26 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request, UseError, adds_verbs, body_value
+from raspy.cli.command import Request, UseError, adds_verbs, body_value, bytes_of, count_to, text_of
 from raspy.cli.core import MixedParser, merged, moment, settings_of
-from raspy.cli.exec import seconds
+from raspy.cli.exec import seconds, user
 from raspy.cli.table import duration, number, print_table
-from raspy.cli.titanic import bytes_of, text_of
 from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 
 SERVICE = "alarm.alarms"
-TRIES = 3
 PATIENCE = 10.0
 """Seconds that the server may take: what it is told it keeps on a card."""
 TESTS = 90.0
 """Seconds that a channel may take for a test."""
 TEXTS = ("kind", "key", "label", "severity")
 LISTS = ("but", "channels")
-DEFAULT_LIMIT = 30
+SHOWN = 30
 MOST = 1000
 
 SAID = {"new": "is made", "edit": "is changed", "delete": "is deleted", "enable": "is active", "disable": "is off"}
 DONE = {"acknowledge": "acknowledged", "shelve": "shelved", "unshelve": "told of again"}
-
-
-def count(text: str) -> int:
-    """How many lines."""
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST):
-        raise ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {MOST}")
-    return int(text)
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -84,7 +73,7 @@ def arguments(parser: ArgumentParser) -> None:
     past = add("history", "what became of the alarms, the newest first")
     past.add_argument("name", metavar="NAME", nargs="?", default="", help="of an alarm or definition; else of all")
     past.add_argument("--since", metavar="TIME", type=seconds, help="only of the last time, as 2d")
-    past.add_argument("--count", metavar="N", type=count, default=DEFAULT_LIMIT, help=f"how many, at most {MOST}")
+    past.add_argument("--count", metavar="N", type=count_to(MOST), default=SHOWN, help=f"how many, at most {MOST}")
     add("channels", "list how alarms are told")
     add("test", "send a message through a channel", "channel")
     add("status", "whether all is well")
@@ -109,19 +98,7 @@ class _Server:
 
     def __init__(self, request: Request, client: MajorDomoClient) -> None:
         self.client = client
-        client.retries = TRIES
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        suffix = f".{SERVICE}"
-        found = [name for frame in known[:-1] if (name := frame.decode("utf-8", "replace")).endswith(suffix)]
-        own = MDP.routing_key(request.host, SERVICE)
-        if not found:
-            raise MDP.ClientError(
-                "the server alarm is not there: does raspy status list it, "
-                "and does servers in [run] name it, if that names any?"
-            )
-        self.name = own if own in found else sorted(found)[0]
+        self.name = request.find(client, SERVICE, "the server alarm")
         client.timeout = client.act_timeout = int(PATIENCE * 1000)
 
     def ask(self, *words: str | bytes) -> Any:
@@ -149,11 +126,11 @@ def _do(server: _Server, verb: str, words: Any) -> Any:
         change = _settings(words.settings) if verb == "edit" else {"active": verb == "enable"}
         return _set(server, words.name, _definition(server, words.name), change)
     if verb == "acknowledge":
-        return server.ask(verb, words.name or "", _user())
+        return server.ask(verb, words.name or "", user())
     if verb == "shelve":
-        return server.ask(verb, words.name, f"{words.seconds:.6g}", _user())
+        return server.ask(verb, words.name, f"{words.seconds:.6g}", user())
     if verb == "unshelve":
-        return server.ask(verb, words.name or "", _user())
+        return server.ask(verb, words.name or "", user())
     if verb == "history":
         since = f"{time.time() - words.since:.3f}" if words.since else ""
         return server.ask(verb, words.name, since, "", str(words.count))
@@ -192,14 +169,6 @@ def _settings(words: list[str]) -> dict[str, Any]:
         except ArgumentTypeError as error:
             raise UseError(f"delay: {error}") from error
     return settings
-
-
-def _user() -> str:
-    """Who is at the command line."""
-    try:
-        return f"{getpass.getuser()} (command line)"[:60]
-    except (OSError, KeyError):
-        return f"user {os.getuid()} (command line)"
 
 
 def code(result: dict[str, Any]) -> int:

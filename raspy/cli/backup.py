@@ -15,14 +15,14 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
 
 import msgspec
 
 from raspy.cli import OutputError
-from raspy.cli.command import Request, UseError
-from raspy.cli.titanic import text_of
+from raspy.cli.command import Request, UseError, text_of
 from raspy.common import MDP
 from raspy.common.backup.client import Coordinator
 from raspy.common.backup.exchange import sync
@@ -103,9 +103,23 @@ class Output:
         return sys.stdout.fileno()
 
 
-def end_cleanly() -> None:
-    """Have SIGTERM end this as Ctrl-C does, so that nothing is left behind."""
+@contextmanager
+def coordinated(request: Request) -> Iterator[tuple[Coordinator, Progress]]:
+    """Who speaks with the servers, and what tells how it goes, and with --json how it failed.
+
+    SIGTERM ends it as Ctrl-C does, so that nothing is left behind.
+    """
+    progress = Progress(request.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Coordinator(request.address, request.host, keepers(request), progress) as coordinator:
+            yield coordinator, progress
+    except MDP.GenericError as error:
+        if request.json:
+            line({"event": "error", "error": str(error)})
+        raise
+    finally:
+        progress.end()
 
 
 def line(event: dict[str, Any]) -> None:
@@ -142,20 +156,11 @@ def act(request: Request) -> dict[str, Any] | None:
         raise UseError("backup: - and --json both want standard output: name a file")
     if words.file == "-" and sys.stdout.isatty():
         raise UseError("backup: it would be written to the terminal: name a file")
-    progress = Progress(request.json)
-    end_cleanly()
-    try:
-        with Coordinator(request.address, request.host, keepers(request), progress) as coordinator:
-            if words.file == "-":
-                result = coordinator.backup(cast("BinaryIO", Output()), words.partial)
-            else:
-                result = _to_file(coordinator, place(words.file, request.host), words.partial)
-    except MDP.GenericError as error:
-        if request.json:
-            line({"event": "error", "error": str(error)})
-        raise
-    finally:
-        progress.end()
+    with coordinated(request) as (coordinator, _):
+        if words.file == "-":
+            result = coordinator.backup(cast("BinaryIO", Output()), words.partial)
+        else:
+            result = _to_file(coordinator, place(words.file, request.host), words.partial)
     if request.json:
         line({"event": "result", **result})
         return None

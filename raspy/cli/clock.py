@@ -16,8 +16,6 @@ from raspy.cli.table import duration, print_table
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 
-TRIES = 3
-
 
 def arguments(parser: ArgumentParser) -> None:
     """Whose clocks."""
@@ -36,11 +34,7 @@ def ask(request: Request, host: str) -> dict[str, Any]:
     """
     service = MDP.routing_key(host, "sync.time")
     with MajorDomoClient(request.address) as client:
-        client.retries = TRIES
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        if service.encode() not in known[:-1]:
+        if service.encode() not in request.services(client):
             raise MDP.ClientError(
                 f"{service} is not served. Does servers in [run] name sync, or is raspy-sync running?"
             )

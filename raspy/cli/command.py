@@ -19,7 +19,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from raspy.cli import FAILED, GOOD, WRONG_USE, OutputError, fail
 from raspy.common.runner import chosen_servers, light_msgspec, load_config
@@ -30,8 +30,13 @@ import msgspec  # noqa: E402  after what keeps it small
 
 from raspy.common import MDP  # noqa: E402
 from raspy.common.config import BusConfig, Config, ConfigError, local_hostname  # noqa: E402
+from raspy.common.hosts import is_local  # noqa: E402
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+if TYPE_CHECKING:
+    from raspy.common.mdcliapi import MajorDomoClient
+
+FIND_TRIES = 3
+"""Times that the broker is asked which services there are."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,6 +113,33 @@ class Request:
             raise self.no_broker() from error
         return {key: tree[key] for key in sorted(tree) if key.startswith(subtree)}
 
+    def services(self, client: MajorDomoClient) -> list[bytes]:
+        """The names of all services.
+
+        :raises raspy.common.MDP.ConnectionLost: the broker does not answer
+        """
+        client.retries = FIND_TRIES
+        known = client.send("mmi.services", [b""])
+        if known is None:
+            raise self.no_broker()
+        return known[:-1]
+
+    def find(self, client: MajorDomoClient, service: str, what: str) -> str:
+        """The full name of a service: that of this host, or else the first.
+
+        :param service: its name without the host
+        :param what: what an owner calls its server
+        :raises raspy.common.MDP.ClientError: there is none, or the broker does not answer
+        """
+        names = [name.decode("utf-8", "replace") for name in self.services(client)]
+        found = [name for name in names if name.endswith(f".{service}")]
+        if not found:
+            raise MDP.ClientError(
+                f"{what} is not there: does raspy status list it, and does servers in [run] name it, if that names any?"
+            )
+        own = MDP.routing_key(self.host, service)
+        return own if own in found else min(found)
+
     def no_broker(self) -> MDP.ConnectionLost:
         """The error to raise when the broker does not answer."""
         return MDP.ConnectionLost(
@@ -118,7 +150,7 @@ class Request:
     def expected(self) -> list[str]:
         """The names of the servers that should be up: those of this host, if the broker is here too."""
         bus = self.bus
-        if bus.broker_ip not in LOCAL and not bus.broker_ip.startswith("ipc://"):
+        if not is_local(bus.broker_ip):
             return []
         return [MDP.routing_key(self.host, name) for name in chosen_servers(self.config)]
 
@@ -160,6 +192,17 @@ def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
     return {}
 
 
+def count_to(most: int) -> Callable[[str], int]:
+    """What takes a word for a number from 1 to ``most``."""
+
+    def count(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 7 and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {most}")
+        return int(text)
+
+    return count
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, two spaces a level."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
@@ -173,6 +216,16 @@ def body_value(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return body.decode("utf-8", "backslashreplace")
+
+
+def bytes_of(word: str | bytes) -> bytes:
+    """A word of the command line as the bytes that it was (PEP 383)."""
+    return word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
+
+
+def text_of(word: str) -> str:
+    """A word of the command line as JSON can hold it."""
+    return bytes_of(word).decode("utf-8", "backslashreplace")
 
 
 def run(name: str, command: ModuleType, words: Sequence[str]) -> int:

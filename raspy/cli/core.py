@@ -9,13 +9,11 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from raspy.cli.command import Parser, Request, UseError, body_value
-from raspy.cli.store import LARGEST
-from raspy.cli.titanic import bytes_of, text_of
+from raspy.cli.command import Parser, Request, UseError, body_value, bytes_of, text_of
+from raspy.cli.store import read_bytes
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 
-FIND_TRIES = 3
 PATIENCE = 10.0
 """Seconds that the core may take: what it is told it keeps on a card."""
 DAY = 86_400
@@ -44,19 +42,7 @@ class Core:
 
     def __init__(self, request: Request, client: MajorDomoClient, service: str) -> None:
         self.client = client
-        client.retries = FIND_TRIES
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        suffix = f".core.{service}"
-        found = [name for frame in known[:-1] if (name := frame.decode("utf-8", "replace")).endswith(suffix)]
-        own = MDP.routing_key(request.host, f"core.{service}")
-        if not found:
-            raise MDP.ClientError(
-                "the core is not there: does raspy status list it, "
-                "and does servers in [run] name it, if that names any?"
-            )
-        self.name = (own if own in found else sorted(found)[0]).removesuffix(f".{service}")
+        self.name = request.find(client, f"core.{service}", "the core").removesuffix(f".{service}")
         client.timeout = client.act_timeout = int(PATIENCE * 1000)
 
     def ask(self, service: str, *words: str | bytes) -> Any:
@@ -104,14 +90,7 @@ def read(path: str) -> str:
 
     :raises raspy.common.MDP.ClientError: it cannot be read
     """
-    source = "standard input" if path == "-" else text_of(path)
-    try:
-        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            body = file.read(LARGEST + 1)
-    except OSError as error:
-        raise MDP.ClientError(f"{source} cannot be read: {error.strerror}") from error
-    if len(body) > LARGEST:
-        raise MDP.ClientError(f"{source} is too large: more than {LARGEST >> 20} MiB")
+    body, source = read_bytes(path)
     try:
         return body.decode()
     except UnicodeDecodeError as error:

@@ -23,11 +23,10 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request, UseError, adds_verbs
+from raspy.cli.command import Request, UseError, adds_verbs, count_to, text_of
 from raspy.cli.core import Core, MixedParser, merged, moment, settings_of
 from raspy.cli.exec import seconds
 from raspy.cli.table import print_table
-from raspy.cli.titanic import text_of
 from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
@@ -49,13 +48,6 @@ SAID = {
 """What is said of a job once that was done."""
 
 
-def count(text: str) -> int:
-    """How many times."""
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST):
-        raise ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {MOST}")
-    return int(text)
-
-
 def arguments(parser: ArgumentParser) -> None:
     """A verb, and what it is about."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=MixedParser)
@@ -69,7 +61,7 @@ def arguments(parser: ArgumentParser) -> None:
     add("delete", "have a job no more", "name")
     add("run", "fire a job now, by hand", "name")
     following = add("next", "the next times of a job", "name")
-    following.add_argument("--count", metavar="N", type=count, default=SHOWN, help=f"how many, at most {MOST}")
+    following.add_argument("--count", metavar="N", type=count_to(MOST), default=SHOWN, help=f"how many, at most {MOST}")
     add("check", "whether WHEN is a time, and its next three", "when")
     add("enable", "have a job fire at its times", "name")
     add("disable", "have a job fire by hand only", "name")

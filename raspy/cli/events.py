@@ -10,16 +10,15 @@ Exit code: 0 good, 1 the logger does not answer.
 from __future__ import annotations
 
 import time
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, UseError, body_value
+from raspy.cli.command import Request, UseError, body_value, count_to, text_of
 from raspy.cli.logger import Logger
 from raspy.cli.moments import local, moment
 from raspy.cli.table import number, print_table
-from raspy.cli.titanic import text_of
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 
@@ -53,20 +52,13 @@ class Page(msgspec.Struct):
     skip: int
 
 
-def count(text: str) -> int:
-    """How many."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 7 and 1 <= int(text) <= MOST):
-        raise ArgumentTypeError(f"{text[:30]!r} is no number from 1 to {MOST}")
-    return int(text)
-
-
 def arguments(parser: ArgumentParser) -> None:
     """Which, of when, how many."""
     parser.add_argument("name", metavar="NAME", nargs="?", default="", help="without it: all")
     parser.add_argument("--kind", metavar="KIND", help="as output, alarm, contact, scenario, cron, server, time")
     parser.add_argument("--since", metavar="FROM", type=moment, help="begin")
     parser.add_argument("--until", metavar="TO", type=moment, help="end")
-    parser.add_argument("--count", metavar="N", type=count, default=SHOWN, help=f"so many at most; {SHOWN}")
+    parser.add_argument("--count", metavar="N", type=count_to(MOST), default=SHOWN, help=f"so many at most; {SHOWN}")
     parser.add_argument("--follow", action="store_true", help="then print each one as it happens, until Ctrl-C")
 
 

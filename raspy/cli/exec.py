@@ -76,7 +76,7 @@ def code(result: dict[str, Any]) -> int:
 
 
 def user() -> str:
-    """Who is at the command line, for the record of outputs."""
+    """Who is at the command line, for the record."""
     try:
         return f"{getpass.getuser()} (command line)"[:60]
     except (OSError, KeyError):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
+from raspy.cli.command import Request, body_value, bytes_of
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 
@@ -23,18 +23,7 @@ class Logger:
 
     def __init__(self, request: Request, client: MajorDomoClient) -> None:
         self._client = client
-        client.retries = 3
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        own = MDP.routing_key(request.host, SERVICE).encode()
-        found = [name for name in known[:-1] if name == own or name.endswith(b"." + SERVICE.encode())]
-        if not found:
-            raise MDP.ClientError(
-                "the logger is not there: does raspy status list it, "
-                "and does servers in [run] name it, if that names any?"
-            )
-        self.name = own if own in found else found[0]
+        self.name = request.find(client, SERVICE, "the logger")
         client.timeout = int(PATIENCE * 1000)
 
     def ask(self, kind: Any, *words: str) -> Any:
@@ -42,12 +31,12 @@ class Logger:
 
         :raises raspy.common.MDP.ClientError: it refuses, or does not answer
         """
-        reply = self._client.send(self.name, [word.encode("utf-8", "surrogateescape") for word in words])
+        reply = self._client.send(self.name, [bytes_of(word) for word in words])
         if reply is None:
-            raise MDP.ClientError(f"{self.name.decode()}: no answer in {PATIENCE:g} s")
+            raise MDP.ClientError(f"{self.name}: no answer in {PATIENCE:g} s")
         if reply[-1] != MDP.OK:
-            raise MDP.ClientError(f"{self.name.decode()}: {body_value(reply[0])}")
+            raise MDP.ClientError(f"{self.name}: {body_value(reply[0])}")
         try:
             return msgspec.json.decode(reply[0], type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise MDP.ClientError(f"{self.name.decode()}: its answer is not understood: {error}") from error
+            raise MDP.ClientError(f"{self.name}: its answer is not understood: {error}") from error

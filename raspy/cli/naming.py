@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raspy.cli.command import Request, body_value
-from raspy.cli.titanic import bytes_of, text_of
+from raspy.cli.command import Request, body_value, bytes_of, text_of
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 
 SERVICE = ".devices"
-FIND_TRIES = 3
 PATIENCE = 10.0
 """Seconds that a server may take: what it is told it keeps on a card."""
 
@@ -27,11 +25,7 @@ class Devices:
     def __init__(self, request: Request, client: MajorDomoClient) -> None:
         self.request = request
         self.client = client
-        client.retries = FIND_TRIES
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        names = [frame.decode("utf-8", "replace") for frame in known[:-1]]
+        names = [name.decode("utf-8", "replace") for name in request.services(client)]
         self.servers = sorted(name.removesuffix(SERVICE) for name in names if name.count(".") == 2 and SERVICE in name)
         client.act_timeout = int(PATIENCE * 1000)
 

@@ -51,10 +51,7 @@ def act(request: Request) -> dict[str, Any]:
     service = MDP.routing_key(host, SERVICE)
     with MajorDomoClient(request.address) as client:
         client.act_timeout = int(PATIENCE * 1000)
-        known = client.send("mmi.services", [b""])
-        if known is None:
-            raise request.no_broker()
-        if service.encode() not in known[:-1]:
+        if service.encode() not in request.services(client):
             raise MDP.ClientError(f"{service} is not served. Does servers in [run] name web, or is raspy-web running?")
         reply = client.send(service, [word.encode() for word in words])
     if reply is None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request
+from raspy.cli.command import Request, text_of
 from raspy.cli.table import duration, number, print_table
-from raspy.cli.titanic import ask, fields_of, text_of
+from raspy.cli.titanic import ask, fields_of
 from raspy.common.log import printable
 
 SERVICE = "titanic.queue"

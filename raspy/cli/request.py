@@ -19,8 +19,8 @@ from typing import Any
 
 from raspy.cli import FAILED, GOOD, OutputError, fail
 from raspy.cli.call import print_frames
-from raspy.cli.command import Request, body_value
-from raspy.cli.titanic import bytes_of, find, text_of
+from raspy.cli.command import Request, body_value, bytes_of, text_of
+from raspy.cli.titanic import find
 from raspy.cli.watch import positive
 from raspy.common import MDP
 from raspy.common.log import printable

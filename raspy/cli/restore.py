@@ -15,11 +15,10 @@ from argparse import ArgumentParser
 from typing import Any
 
 from raspy.cli import GOOD
-from raspy.cli.backup import Progress, end_cleanly, keepers, line, show_servers
-from raspy.cli.command import Request, UseError
-from raspy.cli.titanic import text_of
+from raspy.cli.backup import coordinated, line, show_servers
+from raspy.cli.command import Request, UseError, text_of
 from raspy.common import MDP
-from raspy.common.backup.client import Coordinator, summary
+from raspy.common.backup.client import summary
 from raspy.common.backup.format import Manifest
 from raspy.common.log import printable
 
@@ -45,24 +44,15 @@ def act(request: Request) -> dict[str, Any] | None:
     """Check the file, ask the owner, then have the servers do it."""
     words = request.arguments
     name = text_of(words.file)
-    progress = Progress(request.json)
-    end_cleanly()
-    try:
-        with Coordinator(request.address, request.host, keepers(request), progress) as coordinator:
-            manifest = coordinator.check(words.file, name)
-            progress.end()
-            if words.check:
-                result = {"file": name, "good": True, **summary(manifest)}
-            else:
-                if not words.yes:
-                    _ask(request, name, manifest)
-                result = {"file": name, **coordinator.restore(words.file, name, manifest, words.partial)}
-    except MDP.GenericError as error:
-        if request.json:
-            line({"event": "error", "error": str(error)})
-        raise
-    finally:
+    with coordinated(request) as (coordinator, progress):
+        manifest = coordinator.check(words.file, name)
         progress.end()
+        if words.check:
+            result = {"file": name, "good": True, **summary(manifest)}
+        else:
+            if not words.yes:
+                _ask(request, name, manifest)
+            result = {"file": name, **coordinator.restore(words.file, name, manifest, words.partial)}
     if request.json:
         line({"event": "result", **result})
         if result.get("late"):

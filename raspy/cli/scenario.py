@@ -21,12 +21,11 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD, OutputError, out
-from raspy.cli.command import Request, adds_verbs, print_json
+from raspy.cli.command import Request, adds_verbs, print_json, text_of
 from raspy.cli.core import Core, MixedParser, merged, moment, read, settings_of
 from raspy.cli.editor import edit_code
 from raspy.cli.store import write_file
 from raspy.cli.table import duration, print_table
-from raspy.cli.titanic import text_of
 from raspy.common import MDP
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient

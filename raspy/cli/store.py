@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from raspy.cli import out
-from raspy.cli.command import Request, print_json
+from raspy.cli.command import Request, bytes_of, print_json, text_of
 from raspy.cli.table import print_table
-from raspy.cli.titanic import ask, bytes_of, fields_of, text_of
+from raspy.cli.titanic import ask, fields_of
 from raspy.common import MDP
 from raspy.common.log import printable
 
@@ -83,10 +83,10 @@ def act(request: Request) -> dict[str, Any] | None:
     words = request.arguments
     given = [word for part in LEVELS if (word := getattr(words, part, None)) is not None]
     if words.verb == "set":
-        body = words.value if words.value != b"-" else _json(*_read("-"), hint=True)
+        body = words.value if words.value != b"-" else _json(*read_bytes("-"), hint=True)
         return ask(request, SERVICE, "set", *given, body, *([] if words.version is None else [str(words.version)]))
     if words.verb == "import":
-        document = _json(*_read(words.file))
+        document = _json(*read_bytes(words.file))
         return ask(request, SERVICE, "import", document, *(["replace"] if words.replace else []))
     answer: dict[str, Any] = ask(request, SERVICE, words.verb, *given)
     if words.verb == "list":
@@ -159,8 +159,11 @@ def _json(text: bytes, source: str, hint: bool = False) -> bytes:
     return compact
 
 
-def _read(path: str) -> tuple[bytes, str]:
-    """What is in a file, or comes from standard input (``-``), and what to call that."""
+def read_bytes(path: str) -> tuple[bytes, str]:
+    """What is in a file, or comes from standard input (``-``), and what to call that.
+
+    :raises raspy.common.MDP.ClientError: it cannot be read
+    """
     source = "standard input" if path == "-" else text_of(path)
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:

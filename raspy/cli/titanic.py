@@ -7,14 +7,12 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
+from raspy.cli.command import Request, body_value, bytes_of
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 
 PATIENCE = 10.0
 """Seconds that Titanic may take for its answer: its disk may be a slow card."""
-FIND_TRIES = 3
-"""Times that the broker is asked whether Titanic is there."""
 
 
 def find(request: Request, client: MajorDomoClient, service: str) -> bytes:
@@ -22,12 +20,8 @@ def find(request: Request, client: MajorDomoClient, service: str) -> bytes:
 
     :raises raspy.common.MDP.ClientError: the broker does not answer, or Titanic is not there
     """
-    client.retries = FIND_TRIES
-    known = client.send("mmi.services", [b""])
-    if known is None:
-        raise request.no_broker()
     name = service.encode()
-    found = [other for other in known[:-1] if other == name or other.endswith(b"." + name)]
+    found = [other for other in request.services(client) if other == name or other.endswith(b"." + name)]
     if not found:
         raise MDP.ClientError(
             f"titanic is not there: {service} is not served. Does raspy status list it, "
@@ -67,13 +61,3 @@ def fields_of(body: bytes | msgspec.Raw, kind: Callable[..., Any], service: str)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MDP.ClientError(f"{service}: its answer is not understood: {error}") from error
-
-
-def bytes_of(word: str | bytes) -> bytes:
-    """A word of the command line as the bytes that it was (PEP 383)."""
-    return word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
-
-
-def text_of(word: str) -> str:
-    """A word of the command line as JSON can hold it."""
-    return bytes_of(word).decode("utf-8", "backslashreplace")

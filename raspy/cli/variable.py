@@ -13,10 +13,9 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, adds_verbs, body_value
+from raspy.cli.command import Request, adds_verbs, body_value, text_of
 from raspy.cli.core import Core, moment
 from raspy.cli.table import duration, number, print_table
-from raspy.cli.titanic import text_of
 from raspy.common.log import printable
 from raspy.common.mdcliapi import MajorDomoClient
 

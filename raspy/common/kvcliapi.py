@@ -71,7 +71,7 @@ class KvPublisherClient:
     def send(self, subtree: str = "subtree", key: str = "key", body: bytes | str = "body") -> None:
         """Publish ``<subtree>/<key>``; an empty body deletes it. Waits while the Proxy is away.
 
-        :raises ProtocolError: the key or the body cannot be published
+        :raises raspy.common.MDP.ProtocolError: the key or the body cannot be published
         :raises raspy.common.MDP.ConnectionLost: the Proxy was not there in time; the value is kept, and goes
             with
             the next one that is sent

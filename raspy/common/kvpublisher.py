@@ -82,7 +82,7 @@ class KvPublisher:
         """Publish a value; an empty body deletes the key.
 
         :param keep: send it again to a Proxy that was away; by default all but what is below ``/event/``
-        :raises ProtocolError: the key or the body cannot be published
+        :raises raspy.common.MDP.ProtocolError: the key or the body cannot be published
         """
         check_key(key.encode())
         if len(body) > BODY_BYTES:

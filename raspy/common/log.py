@@ -130,9 +130,9 @@ class RateLimit(logging.Filter):
 class Recent(logging.Filter):
     """Keeps the last records that pass, from INFO on, for whoever asks the process; lets everything through."""
 
-    def __init__(self, most: int = KEPT_RECORDS) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._records: deque[tuple[float, int, str, str]] = deque(maxlen=most)
+        self._records: deque[tuple[float, int, str, str]] = deque(maxlen=KEPT_RECORDS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the record; of an exception, what it says."""

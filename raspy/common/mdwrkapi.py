@@ -70,8 +70,6 @@ class WorkerConnection:
         self.full_liveness = liveness
         self.reconnect = reconnect
         self.liveness = liveness
-        self.heard = False
-        """The broker has sent something on this connection."""
         self.client: bytes | None = None
         """Address of the client whose request is being worked on."""
         self._socket: Socket | None = None
@@ -137,7 +135,6 @@ class WorkerConnection:
         )
         (self.group or self.loop).register(self._socket, self._receive)
         self.liveness = self.full_liveness
-        self.heard = False
         self.send(MDP.W_READY, self.service)
         if self.group is not None:
             self.loop.call_later(0, self._receive)  # not at once: whoever makes the connection does not have it yet
@@ -200,7 +197,6 @@ class WorkerConnection:
         if command == MDP.W_DISCONNECT:
             self._retry()
             return
-        self.heard = True
         self._attempts = 0
         if command != MDP.W_REQUEST:
             return

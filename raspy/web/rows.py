@@ -110,7 +110,7 @@ def row(held: Held, now: float, live: bool, tree: Mapping[str, Held], t: Words =
     scenario = SCENARIO.fullmatch(held.key)
     if scenario is not None:
         return scenario_row(held, scenario["name"], now, live, t)
-    return other_row(held, now, live, t)
+    return other_row(held, now, live)
 
 
 @lru_cache(maxsize=8)
@@ -374,7 +374,7 @@ def _trouble(content: dict[str, Any], t: Words) -> str:
     return "; ".join(trouble)
 
 
-def other_row(held: Held, now: float, live: bool, t: Words = ENGLISH) -> Row:
+def other_row(held: Held, now: float, live: bool) -> Row:
     """Anything else on the tree, as it is."""
     state = "ok" if live else "stale"
     return Row(held.key, state, clean(held.key, KEY_LIMIT), held.age_at(now), value=summary(held.body))

@@ -165,6 +165,7 @@ def test_check_tells_times_or_what_is_wrong(aquarium: Appliance) -> None:
         (["cron", "new", "x", "@noon", "command=on", "command.device=a"], 2, "do not go together"),
         (["cron", "new", "x", "@noon", "command.device=nowhere", "command.command=power"], 1, "command"),
         (["cron", "next", "x", "--count", "0"], 2, "no number from 1 to 100"),
+        (["cron", "next", "x", "--count", "0001001"], 2, "no number from 1 to 100"),
         (["cron", "fly"], 2, "fly"),
         (["cron"], 2, "VERB"),
         (["variable", "get", "nothing"], 1, "nothing"),

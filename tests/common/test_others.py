@@ -15,7 +15,7 @@ from raspy.common import others, runner
 from raspy.common.checking import check_config
 from raspy.common.config import Config, ConfigError
 from raspy.common.registry import SERVERS, known_sections
-from tests.support_packages import inform
+from tests.support_packages import inform, on_the_path
 from tests.support_processes import TOP, Appliance, environment, raspy, wait_for
 
 GOOD = """
@@ -43,13 +43,8 @@ def _registry() -> Iterator[None]:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory of installed packages, first on the path."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
-            del sys.modules[name]
+    with on_the_path(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def package(site: Path, text: str, name: str = "good", group: str = "raspy.servers", place: str = "") -> None:

@@ -147,7 +147,7 @@ def test_what_was_told_just_before_the_loss_counts_once(stage: Stage) -> None:
     node.until(lambda: stage.house.values() == list(range(31)))
 
 
-def test_only_what_is_recent_is_kept_against_a_loss(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_recent_is_kept_against_a_loss(stage: Stage) -> None:
     clock = Clock()
     node = well(stage, stage.node(clock))
     node.publish(0)

@@ -221,7 +221,7 @@ def test_the_registry_imports_no_server() -> None:
     assert done.stdout == "['raspy', 'raspy.common', 'raspy.common.registry']\n"
 
 
-def test_a_message_cannot_forge_a_second_line(tmp_path: Path) -> None:
+def test_a_message_cannot_forge_a_second_line() -> None:
     done = run("fake", "--config=no\nraspy: forged")
     assert done.stderr.count("\n") == 1
 

@@ -18,7 +18,7 @@ from raspy.common.devices.host import DeviceServer
 from raspy.common.devices.sensor import SensorTemperature, SensorWind
 from raspy.servers.fake import Fake
 from tests.support_devices import ask, broker, started, until
-from tests.support_packages import inform, install
+from tests.support_packages import inform, install, on_the_path
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "device"
 
@@ -26,13 +26,8 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "device"
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path, None, None]:
     """A directory of installed packages, first on the path."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
-            del sys.modules[name]
+    with on_the_path(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def module(site: Path, name: str, oid: str = "odd.thing", body: str = "") -> None:

@@ -37,7 +37,6 @@ ANSWER_LIMIT = 10.0
 """Seconds within which the client is answered."""
 GROWTH = 64 * MIB
 """Most that this process may grow after the first quarter of its time; what libFuzzer keeps is in it."""
-Take = Callable[[], list[bytes] | None]
 
 
 class Inside:

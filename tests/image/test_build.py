@@ -19,7 +19,6 @@ TOP = Path(__file__).parents[2]
 BUILD = TOP / "image/debian/build"
 DESCRIBE = TOP / "image/common/describe"
 OVERLAYS = TOP / "image/debian/overlays"
-ROLE = TOP / "ansible/roles/raspy"
 EPOCH = 1767225600
 DEP5 = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n"
 METADATA = "Metadata-Version: 2.1\nName: raspy\nVersion: 1.2.3\nLicense: MIT\n"
@@ -69,9 +68,7 @@ def wheel(tmp_path: Path) -> Path:
     """One like RasPy's."""
     path = tmp_path / "raspy-1.2.3-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr(
-            "raspy-1.2.3.dist-info/METADATA", "Metadata-Version: 2.1\nName: raspy\nVersion: 1.2.3\nLicense: MIT\n"
-        )
+        file.writestr("raspy-1.2.3.dist-info/METADATA", METADATA)
         file.writestr("raspy/web/static/uplot.js", "/*! https://github.com/leeoniya/uPlot (v1.6.32) */")
     return path
 

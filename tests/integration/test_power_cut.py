@@ -18,7 +18,6 @@ The copy is mounted, which replays the journal, and a real Titanic is started on
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -35,13 +34,13 @@ import pytest
 from raspy.common import MDP
 from tests.support import need_program, need_root
 from tests.support_devices import short_directory
+from tests.support_disks import Disk
 from tests.support_processes import wait_for
 from tests.support_titanic import LIMIT, Client, Clients, OnThread, Record, Site, request, site
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(900)]
 
 CUTS = int(os.environ.get("RASPY_TEST_CUTS", "25"))
-FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 LOWER, MIDDLE, UPPER = 160 << 20, 80 << 20, 32 << 20
 """Sizes in bytes. A file system needs room for its journal and for the disk of the one above it."""
 DISK = "disk"
@@ -93,20 +92,6 @@ def make_disk(path: str, size: int) -> None:
     subprocess.run([need_program("mkfs.ext4"), "-q", "-F", path], check=True, capture_output=True)
 
 
-@contextmanager
-def frozen(place: str) -> Generator[None, None, None]:
-    """Let no write through to a file system; who writes waits."""
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.ioctl(descriptor, FIFREEZE, 0)
-        try:
-            yield
-        finally:
-            fcntl.ioctl(descriptor, FITHAW, 0)
-    finally:
-        os.close(descriptor)
-
-
 class Disks:
     """The three file systems."""
 
@@ -128,7 +113,7 @@ class Disks:
         """Copy upper's disk, or middle's with that in it, as it is at one instant of this call."""
         source = self.lower if cached else self.middle
         copy = os.path.join(self.copies, DISK)
-        with frozen(source):
+        with Disk(source).frozen():
             shutil.copyfile(os.path.join(source, DISK), copy)
         return copy
 

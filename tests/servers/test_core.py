@@ -240,7 +240,7 @@ def test_a_command_that_came_too_late_over_a_restart_is_told_and_not_sent(home: 
     assert home.call(lambda core: core.delivery.flying) == 0
 
 
-def test_a_change_that_the_disk_refuses_is_none(home: House, tmp_path: Path) -> None:
+def test_a_change_that_the_disk_refuses_is_none(home: House) -> None:
     with small_disk() as disk:
         home.directory = disk.place
         home.start()

@@ -104,8 +104,14 @@ def test_intervals_know_nothing_of_clocks(paris: Stage) -> None:
 def test_single_times(paris: Stage) -> None:
     assert paris.times("once") == ["2028-06-01 06:00"]
     assert paris.manager.jobs["once"].to_dict() | {"settings": None} == {
-        **{"name": "once", "settings": None, "kind": "at", "active": False, "last": unix("2028-06-01 06:00")},
-        **{"runs": 1, "missed": 0, "note": "done"},
+        "name": "once",
+        "settings": None,
+        "kind": "at",
+        "active": False,
+        "last": unix("2028-06-01 06:00"),
+        "runs": 1,
+        "missed": 0,
+        "note": "done",
     }
     assert paris.times("gone") == []
     assert paris.manager.jobs["gone"].note == "its time is over already"

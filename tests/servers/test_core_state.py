@@ -506,9 +506,7 @@ def test_a_disk_that_was_full_and_still_is_leaves_a_doubt(nowhere: str, disk: Di
         assert not memory.state.writable
 
 
-def test_a_file_that_cannot_be_read_at_the_start_is_read_later(
-    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_at_the_start_is_read_later(nowhere: str, tmp_path: Path) -> None:
     with started(Memory(nowhere, tmp_path)) as memory:
         put(memory, {CODE: "old", CONF: {"active": True}, FIRED: 1})
     os.rename(tmp_path / "core.db", tmp_path / "away")

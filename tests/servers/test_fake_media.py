@@ -17,7 +17,7 @@ from raspy.servers.fake import camera
 from raspy.servers.fake.camera import FakeCamera, draw
 from raspy.servers.fake.png import FONT, Picture
 from raspy.servers.fake.tv import SOURCES, FakeTV
-from tests.support import need_module, need_program
+from tests.web.eyes import chromium
 
 Pixels = list[list[tuple[int, int, int]]]
 
@@ -157,7 +157,6 @@ def test_a_photo_is_taken_as_png_or_not_at_all() -> None:
 
 @pytest.mark.web
 def test_a_browser_shows_the_photo_as_it_is() -> None:
-    program, playwright = need_program("chromium"), need_module("playwright.sync_api")
     photo = draw("2026-11-22 13:45:09")
     script = """async data => {
         const image = new Image();
@@ -170,11 +169,8 @@ def test_a_browser_shows_the_photo_as_it_is() -> None:
         const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
         return [canvas.width, canvas.height, Array.from(pixels)];
     }"""
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=program, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        page = running.new_page()
-        width, height, shown = page.evaluate(script, base64.b64encode(photo).decode())
-        running.close()
+    with chromium() as running:
+        width, height, shown = running.new_page().evaluate(script, base64.b64encode(photo).decode())
     expected = decoded(photo)
     assert (width, height) == (len(expected[0]), len(expected))
     assert shown == [part for row in expected for pixel in row for part in (*pixel, 255)]

@@ -411,7 +411,7 @@ def test_a_pwm_chip_is_found_by_its_device(tmp_path: Path) -> None:
 # The kernel's chips
 
 
-def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def missing(name: str, *args: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -533,7 +532,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 
 
 def test_a_write_that_the_statement_fails_is_told_and_the_next_one_goes_on(
-    book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book.settle()
     monkeypatch.setattr(journal, "keep_one", lambda *_: 1 / 0)
@@ -549,7 +548,7 @@ def test_a_write_that_the_statement_fails_is_told_and_the_next_one_goes_on(
     book.logger.errors = 0
 
 
-def test_statistics_tell_what_waits(book: Book, tmp_path: Path) -> None:
+def test_statistics_tell_what_waits(book: Book) -> None:
     book.log(NOON, 1.0)
     assert book.logger.statistics()["logger.waiting"] == 1
     book.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,7 +126,7 @@ def test_a_lost_table_of_clocks_moves_nothing_that_it_should_not() -> None:
         assert [row[:2] for row in book.rows()] == [[NOON, 1.0], [NOON + 51_000, 2.0]]
 
 
-def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_file_of_the_first_version_is_brought_up_to_date() -> None:
     with a_book(Watch(NOON + 3 * DAY)) as book:
         two_probes(book)
         book.stop()

@@ -381,7 +381,7 @@ def test_a_devices_dir_that_is_no_directory_is_a_configuration_error(tmp_path: P
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "setuid"), reason="needs another user")
-def test_a_devices_dir_without_permission_is_a_configuration_error(tmp_path: Path) -> None:
+def test_a_devices_dir_without_permission_is_a_configuration_error() -> None:
     with short_directory() as directory:
         closed = Path(directory, "w1")
         closed.mkdir(mode=0o000)

@@ -321,7 +321,7 @@ def test_a_bulk_conversion_that_is_over_too_early_is_not_believed(tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
-def test_a_bulk_conversion_that_is_not_permitted_is_said(tmp_path: Path) -> None:
+def test_a_bulk_conversion_that_is_not_permitted_is_said() -> None:
     with short_directory() as place:
         os.chmod(place, 0o755)
         file = static_bus(Path(place), "0\n")

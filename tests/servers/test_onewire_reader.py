@@ -362,7 +362,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_one_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [TEXTS[6], TEXTS[0]]
     monkeypatch.setattr(reader, "slurp", lambda path: texts.pop(0).encode())
     assert reader.read("x", 0x28) == reader.Reading(21.0625, bits=12, retried=True, genuine=False)

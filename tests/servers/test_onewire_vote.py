@@ -107,7 +107,7 @@ def test_a_probe_that_is_not_there_or_was_not_read_or_is_not_settled_is_left_out
     }
 
 
-def test_an_old_reading_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_reading_is_left_out() -> None:
     vote = stage({A: 24.0, B: 24.5, C: 24.0})
     old = vote.devices[A]
     assert isinstance(old, Probe)

@@ -116,7 +116,7 @@ REFUSED = [
 
 
 @pytest.mark.system
-def test_sudo_lets_these_through_and_no_others(tmp_path: Path) -> None:
+def test_sudo_lets_these_through_and_no_others() -> None:
     need_root()
     need_program("sudo")
     unshare = need_program("unshare")

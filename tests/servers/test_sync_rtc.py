@@ -221,7 +221,7 @@ def test_what_a_driver_says_that_is_no_time(machine: SimulatedMachine, text: str
     assert "is no time" in KernelRTC(machine, 0).read().problem
 
 
-def test_a_device_without_the_question_for_its_battery(machine: SimulatedMachine, tmp_path: Path) -> None:
+def test_a_device_without_the_question_for_its_battery(machine: SimulatedMachine) -> None:
     machine.kernel[0] = SimulatedKernelRTC("rtc-x")
     os.mkdir(machine.dev)
     Path(machine.dev, "rtc0").touch()

@@ -136,7 +136,7 @@ def test_what_ended_while_the_file_was_read_is_not_run_again() -> None:
     taken = lane.take()
     lane.reread()
     lane.begin_reading()
-    lane.ended(taken)
+    lane.ended()
     lane.stored(taken.id)
     lane.refill([made(1), made(2)], False)
     assert numbers(lane) == [2]
@@ -216,7 +216,7 @@ def test_what_is_run_is_not_read_again() -> None:
     lane.reading = True
     lane.refill([taken, made(2)], False)
     assert numbers(lane) == [2]
-    lane.ended(taken)
+    lane.ended()
     assert not lane.idle, "its end is not in the file yet"
     lane.taken.discard(1)
     lane.take()
@@ -245,7 +245,7 @@ def test_what_is_withdrawn_is_forgotten() -> None:
     taken = lane.take()
     lane.withdraw(taken.id)
     assert lane.gone == {1}
-    lane.ended(taken)
+    lane.ended()
     lane.stored(taken.id)
     assert (lane.gone, lane.taken) == (set(), set())
 

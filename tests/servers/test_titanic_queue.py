@@ -140,7 +140,7 @@ def test_all_states_are_told(ship: Ship) -> None:
         assert listed["counts"] == told["counts"]
 
 
-def test_what_failed_and_is_tried_again_tells_why(ship: Ship, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_and_is_tried_again_tells_why(ship: Ship) -> None:
     service = unique()
     worker = ship.worker(service)
     uuid = ship.request(service)
@@ -329,7 +329,7 @@ def test_any_may_be_dropped(ship: Ship) -> None:
     assert [ship.statistic(name) for name in ("pending", "parked", "late", "done")] == [0, 0, 0, 0]
 
 
-def test_what_was_dropped_while_an_old_one_is_begun_is_not_run(ship: Ship, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_dropped_while_an_old_one_is_begun_is_not_run(ship: Ship) -> None:
     """After a restart it is noted first that it is begun; meanwhile it may be withdrawn."""
     service = unique()
     uuids = ship.requests(service, b"0", b"1")
@@ -459,7 +459,7 @@ def test_what_is_too_late_in_the_brokers_queue_is_not_run(ship: Ship) -> None:
 def test_what_is_left_of_it_goes_along(ship: Ship) -> None:
     with tank_on(ship.bus) as tank:
         for lifetime in (1000.0, None):
-            ship.fetch(ship.accepted(an_id(int(lifetime or 0), lifetime), TANK, b"slow" if 0 else b"exec", b"on"))
+            ship.fetch(ship.accepted(an_id(int(lifetime or 0), lifetime), TANK, b"exec", b"on"))
         ship.fetch(ship.request(TANK, b"list"))
         lifetimes = [(MDP.parse_id(frame) or (b"", -1.0))[1] for frame in tank.ids]
         assert 900 < (lifetimes[0] or 0) <= 1000

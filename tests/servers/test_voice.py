@@ -215,7 +215,7 @@ def test_what_cannot_be_told_as_it_is(tmp_path: Path, http: Http) -> None:
 # Delivery
 
 
-def test_nobody_is_there_for_long(tmp_path: Path, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_there_for_long(tmp_path: Path, http: Http) -> None:
     http.down()
     with calling(tmp_path, {"hook": hook(http)}) as caller:
         for number in range(30):
@@ -795,7 +795,8 @@ def test_somebody_outside_is_called_while_all_is_well(
     monkeypatch.setattr(voice, "FIRST_PING", 0.1)
     put_secret(tmp_path, "ping", f"{http.url}/ping/secret-word")
     with calling(tmp_path, {}, ping_url="@secret") as caller:
-        caller.until(lambda: caller.voice.ping_success)
+        caller.until(lambda: http.requests and caller.voice._ping is None)
+        assert not caller.server.conditions
         assert [(request.method, request.target) for request in http.requests] == [("GET", "/ping/secret-word")]
         caller.voice.ok = lambda: (False, "an alarm is active")
         caller.voice._call_out()
@@ -886,7 +887,7 @@ def test_the_sender_brings_no_server() -> None:
     assert not loaded & {"zmq", "ssl", "raspy.common.server", "raspy.servers.alarm.server"}
 
 
-def test_a_message_can_be_read_again(tmp_path: Path) -> None:
+def test_a_message_can_be_read_again() -> None:
     told = Told(
         name="a", label="A", severity="info", state="active", key="", value=None, unit="", reason="", time=1.0,
         changes=1, first=1.0,

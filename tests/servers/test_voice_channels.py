@@ -427,7 +427,7 @@ def test_a_webhook_that_hangs_or_goes_away(http: Http, monkeypatch: pytest.Monke
     assert not error.permanent
 
 
-def test_what_is_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_http() -> None:
     with smtp() as server:
         error = failed(webhook.send, post(f"http://127.0.0.1:{server.port}/"), None, message(), ())
         assert error.uncertain

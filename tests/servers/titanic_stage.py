@@ -14,7 +14,7 @@ from raspy.common.server import Server
 from raspy.common.verbs import Later, VerbError, Verbs
 from raspy.servers.titanic import Titanic, TitanicConfig, dispatch, lane
 from raspy.servers.titanic.clock import Clock
-from tests.bus import BASE, Bus, OnThread, running_bus
+from tests.bus import BASE, Bus, OnThread, found_on, running_bus
 from tests.conformance.stage import REQUEST as WORKER_REQUEST
 from tests.conformance.stage import Client, Request, Worker
 
@@ -100,14 +100,7 @@ class Ship:
 
     def eventually(self, condition: Callable[[Titanic], Any], what: str = "") -> Any:
         """Wait until something is true of the server, with the peers of the stage running."""
-        found: list[Any] = []
-
-        def holds() -> bool:
-            found[:] = [self.call(condition)]
-            return bool(found[0])
-
-        assert self.stage.until(holds), f"did not happen: {what or condition}"
-        return found[0]
+        return found_on(self.stage, lambda: self.call(condition), what or condition)
 
     def statistic(self, name: str) -> Any:
         """One of its statistics."""

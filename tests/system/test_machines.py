@@ -58,7 +58,7 @@ def test_cables_power_and_frames() -> None:
 
 
 @pytest.mark.fleet
-def test_a_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_leaves_no_process() -> None:
     need_root()
     need_capabilities()
     script = "import time\nfrom tests.system.machines import Lan\nlan = Lan()\nlan.machine('x')\n"

@@ -10,19 +10,15 @@ from typing import Any
 import pytest
 
 from raspy.common.config import ConfigError
-from tests.support import need_module, need_program
 from tests.support_devices import broker
 from tests.support_processes import free_block
 from tests.web import hand as hand_module
+from tests.web.eyes import LIMIT, chromium
 from tests.web.hand import COOKIES, PASSWORD, TANK, Events, Hand, reading, until
 from tests.web.stubs import HEATER, Stub, on_thread, put_alarm, put_output
 
 pytestmark = pytest.mark.web
 
-LIMIT = 20_000
-"""Milliseconds for what must happen."""
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 ROW = f'[data-key="{TANK}"]'
 SUMP = "/device/pi1.onewire.sump/temperature"
 SHOTS = os.environ.get("RASPY_SCREENSHOTS", "")
@@ -31,12 +27,8 @@ SHOTS = os.environ.get("RASPY_SCREENSHOTS", "")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = need_program("chromium")
-    playwright = need_module("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=program, args=FLAGS)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 def on_a_port_to_come_back_to() -> Hand:

@@ -280,7 +280,7 @@ def test_a_weak_key_names_the_certificate(tmp_path: Path) -> None:
         Tls(str(cert), str(key))
 
 
-def test_the_owners_is_taken_up_when_it_was_renewed(owned: tuple[str, str], tmp_path: Path) -> None:
+def test_the_owners_is_taken_up_when_it_was_renewed(owned: tuple[str, str]) -> None:
     tls = Tls(*owned)
     context = tls.context
     tls.look()

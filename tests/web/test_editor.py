@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import need_module, need_program
+from tests.web.eyes import LIMIT, chromium
 from tests.web.plans import Plans, plans
-from tests.web.test_browser import FLAGS, LIMIT
 
 pytestmark = pytest.mark.web
 
@@ -25,12 +24,8 @@ def place() -> Iterator[Plans]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = need_program("chromium")
-    playwright = need_module("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=program, args=FLAGS)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(params=[True, False], ids=["script", "plain"])

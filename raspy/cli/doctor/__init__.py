@@ -23,13 +23,12 @@ from typing import Any
 import msgspec
 
 from raspy.cli import FAILED, GOOD
-from raspy.cli.command import Request
+from raspy.cli.command import Request, text_of
 from raspy.cli.core import UseError
 from raspy.cli.doctor import children
 from raspy.cli.doctor.check import CHECKS, OK, PROBLEM, RESULTS, UNCHECKED, Finding, Look, findings
 from raspy.cli.plot import terminal_width
 from raspy.cli.table import duration
-from raspy.cli.titanic import text_of
 from raspy.cli.watch import positive
 from raspy.common.log import printable
 

@@ -97,7 +97,7 @@ class Keeper:
     def lock(self) -> None:
         """See that no other process keeps the same file. Called first of all, when the server starts.
 
-        :raises KeepError: another one does
+        :raises raspy.common.devices.keptfile.KeepError: another one does
         """
         if self._file is not None:
             self._file.lock()

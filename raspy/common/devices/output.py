@@ -352,7 +352,7 @@ class OutputDevice(DrivenDevice):
     def cmd_mode(self, value: str | None = None) -> Any:
         """Get the mode, or set it for as long as the command says (frame ``seconds``).
 
-        :raises BadValue: it has no such mode
+        :raises raspy.common.devices.errors.BadValue: it has no such mode
         """
         if value is None:
             return self.reading("mode")

@@ -28,6 +28,16 @@ JOINERS = {0x200C: None, 0x200D: None}
 """Characters that cannot be seen, and without which Persian words and some emoji cannot be written."""
 
 
+Poll = Annotated[
+    float,
+    Meta(
+        ge=-1,
+        le=86400,
+        title="Poll",
+        description="Seconds between readings; 0: not read, -1: cannot be read.",
+        extra={"unit": "s"},
+    ),
+]
 Log = Annotated[bool, Meta(title="Log", description="Keep a history of its values.")]
 
 
@@ -50,16 +60,7 @@ class DeviceSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     label: Annotated[
         str, Meta(max_length=100, title="Label", description="What its owner calls it; empty: the name.")
     ] = ""
-    poll: Annotated[
-        float,
-        Meta(
-            ge=-1,
-            le=86400,
-            title="Poll",
-            description="Seconds between readings; 0: not read, -1: cannot be read.",
-            extra={"unit": "s"},
-        ),
-    ] = -1
+    poll: Poll = -1
     log: Log = False
 
     def check(self) -> dict[str, str]:

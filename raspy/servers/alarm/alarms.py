@@ -15,7 +15,8 @@ from typing import Any
 from msgspec import Struct
 
 from raspy.common.log import printable
-from raspy.servers.alarm.rules import SEVERITIES, Rule
+from raspy.servers.alarm.message import SEVERITIES
+from raspy.servers.alarm.rules import Rule
 
 NORMAL, ACTIVE, ACKNOWLEDGED, RETURNED, SHELVED = "normal", "active", "acknowledged", "returned", "shelved"
 STATES = (ACTIVE, RETURNED, ACKNOWLEDGED, SHELVED, NORMAL)

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from raspy.common.log import printable
-from raspy.servers.alarm.rules import DEGRADED, FAILED, NOTIFY, SEVERITIES, Rule
+from raspy.servers.alarm.message import SEVERITIES
+from raspy.servers.alarm.rules import DEGRADED, FAILED, NOTIFY, Rule
 
 STEADY = 60.0
 """Seconds that a server must have run before it counts as being there again: one that crashes again and again is

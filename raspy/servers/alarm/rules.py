@@ -66,7 +66,6 @@ FLAPPING = ("stale", "error")
 
 Kind = Literal["high", "low", "is", "stale", "error", "server", "clock", "disk", "output", "scenario", "notify", "bus"]
 Severity = Literal["info", "warning", "critical"]
-SEVERITIES = ("info", "warning", "critical")
 
 Text = Annotated[str, Meta(max_length=500)]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from raspy.servers.alarm.alarms import ACKNOWLEDGED, ACTIVE, NORMAL, RETURNED, STATES, Alarm
-from raspy.servers.alarm.rules import SEVERITIES
+from raspy.servers.alarm.message import SEVERITIES
 from raspy.servers.alarm.store import Change
 
 Dict = dict[str, Any]

@@ -71,8 +71,6 @@ class Voice:
         }
         self.writing = False
         """A write that changes what waits is under way; there is one at a time."""
-        self.ping_success = 0.0
-        """Unix time in s at which the address outside was last reached."""
         self._fresh: dict[tuple[str, tuple[str, ...]], Entry] = {}
         self._landing: list[Entry] = []
         self._floor = 0
@@ -397,5 +395,4 @@ class Voice:
                 self.server.condition("ping", outcome.error)
         else:
             self._ping_failures = 0
-            self.ping_success = self.clock.wall()
             self.server.condition("ping", None)

@@ -190,7 +190,7 @@ class Proxy:
     def update(self, key: str, body: bytes) -> None:
         """Put a value on the tree on the broker's own account; an empty body deletes.
 
-        :raises ProtocolError: bad key, or a body under ``/device/`` that is not a reading
+        :raises raspy.common.MDP.ProtocolError: bad key, or a body under ``/device/`` that is not a reading
         """
         raw = key.encode()
         life = check_life(body) if raw.startswith(DEVICE) and body else None
@@ -343,7 +343,7 @@ class Proxy:
     def _enter(self, key: bytes, share: Share | None = None) -> Entry:
         """A new entry in the tree.
 
-        :raises ProtocolError: bad key
+        :raises raspy.common.MDP.ProtocolError: bad key
         """
         name = top(check_key(key))
         count = self._counts.get(name)

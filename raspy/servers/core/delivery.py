@@ -291,7 +291,7 @@ def place(hostname: str, device: str) -> tuple[str, str]:
     """The service of a device and its name there.
 
     :param device: ``[<host>.]<server>.<name>``, or with the host ``<host>.<server>.<name>.<subdevice>``
-    :raises PartError: it is not the name of a device
+    :raises raspy.servers.core.parts.PartError: it is not the name of a device
     """
     host, server, name = whole_device(device, hostname).split(".", 2)
     return f"{host}.{server}.devices", name

@@ -100,7 +100,7 @@ class Scenario:
     def set(self, code: str, conf: dict[str, Any], entries: dict[str, Any], host: str) -> None:
         """Give it its parts.
 
-        :raises PartError: one of them cannot be; then nothing has changed
+        :raises raspy.servers.core.parts.PartError: one of them cannot be; then nothing has changed
         """
         checked, settings, keys = check_code(code), parse_conf(conf), parse_entries(entries, host)
         self.code, self.conf, self.entries = checked, conf, entries

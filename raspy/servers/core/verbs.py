@@ -53,9 +53,9 @@ def kept(server: Core, act: Callable[[Done], Any], answer: Callable[[], Any]) ->
 # Cron jobs
 
 
-def job_of(server: Core, job: Cron, count: int = NEXT) -> dict[str, Any]:
+def job_of(server: Core, job: Cron) -> dict[str, Any]:
     """A job as a page or command line shows it; times are Unix time, s, to be shown in the time zone ``zone``."""
-    return job.to_dict() | {"next": server.cron.next(job.name, count), "zone": server.place.zone}
+    return job.to_dict() | {"next": server.cron.next(job.name, NEXT), "zone": server.place.zone}
 
 
 @CRON.verb(reads=True, name="list_keys")

@@ -13,6 +13,7 @@ from raspy.common.devices.command import Command
 from raspy.common.devices.device import DeviceSettings
 from raspy.common.devices.errors import ReadingError
 from raspy.common.devices.sensor import SensorDevice, SensorSettings
+from raspy.common.devices.settings import Poll
 
 DIGITS = 3
 """Places that a reading has behind the point."""
@@ -20,17 +21,6 @@ SPIKE_EVERY = 10
 """Of so many readings one is a spike, unless the owner says otherwise."""
 LONGEST_DELAY = 600.0
 """Seconds."""
-
-Poll = Annotated[
-    float,
-    Meta(
-        ge=-1,
-        le=86400,
-        title="Poll",
-        description="Seconds between readings; 0: not read, -1: cannot be read.",
-        extra={"unit": "s"},
-    ),
-]
 
 
 class SimulatedSettings(SensorSettings, kw_only=True, forbid_unknown_fields=True):

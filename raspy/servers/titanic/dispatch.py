@@ -313,7 +313,7 @@ class Dispatcher:
     @staticmethod
     def _drop(lane: Lane, request: Request) -> None:
         """Nothing comes of a request that was taken."""
-        lane.ended(request)
+        lane.ended()
         lane.stored(request.id)
 
     def _run(self, lane: Lane, request: Request) -> None:
@@ -375,7 +375,7 @@ class Dispatcher:
         self, lane: Lane, request: Request, function: Callable[..., list[int]], item: object, told: Callable[[], None]
     ) -> None:
         """Have the end of a request kept; ``told()`` follows, unless it was withdrawn meanwhile."""
-        lane.ended(request)
+        lane.ended()
         self._unstored += 1
 
         def stored(changed: int | None, error: Exception | None) -> None:

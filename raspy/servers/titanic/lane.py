@@ -150,7 +150,7 @@ class Lane:
         if self.reading:
             self.passed.add(number)
 
-    def ended(self, request: Request) -> None:
+    def ended(self) -> None:
         """It is not run any more; what came of it is not in the file yet."""
         self.flying -= 1
 

@@ -128,7 +128,7 @@ class Auth:
         """Return the value of a new session's cookie. When the disk does not take it, it ends with this process.
 
         :raises WrongPassword: it is not the password
-        :raises TooMany: too many wrong ones came; it was not looked at
+        :raises raspy.web.auth.throttle.TooMany: too many wrong ones came; it was not looked at
         :raises Overloaded: others are looked at; it was not
         """
         content = self._check(password, address)
@@ -157,7 +157,7 @@ class Auth:
 
         :raises BadPassword: the new one is not taken
         :raises WrongPassword: the old one is not the password
-        :raises TooMany: as with :meth:`log_in`
+        :raises raspy.web.auth.throttle.TooMany: as with :meth:`log_in`
         :raises Overloaded: as with :meth:`log_in`
         """
         check_new(new, self._hostname)
@@ -178,7 +178,7 @@ class Auth:
         """See that somebody who is logged in knows the password, before what cannot be undone.
 
         :raises WrongPassword: it is not the password
-        :raises TooMany: as with :meth:`log_in`
+        :raises raspy.web.auth.throttle.TooMany: as with :meth:`log_in`
         :raises Overloaded: as with :meth:`log_in`
         """
         self._check(password, address)

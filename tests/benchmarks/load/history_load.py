@@ -27,7 +27,6 @@ EVERY = 60
 """Seconds between the readings of a probe."""
 BATCH = 300
 """Seconds between commits, as the logger has it by default."""
-PLAIN_BATCH = 60
 DAY = 86_400
 ASKED = 5
 """Series of which each chart is asked."""
