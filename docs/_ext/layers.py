@@ -15,6 +15,8 @@ from typing import Any
 AT_IMPORT, IN_FUNCTION, FOR_TYPES = "at import", "in a function", "for types"
 """When an import runs; one under ``TYPE_CHECKING`` never does."""
 
+IMPORTERS = ("__import__", "import_module")
+
 
 @dataclass(frozen=True)
 class Room:
@@ -105,9 +107,13 @@ def imports_of(top: Path) -> list[Import]:
 
 
 def _statements(node: ast.AST, when: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
-    """The imports below a node."""
+    """The imports below a node, also those by a function that is given the whole name."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         yield node, when
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in IMPORTERS:
+        if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+            name = ast.alias(node.args[0].value)
+            yield ast.copy_location(ast.Import([name]), node), when
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and when == AT_IMPORT:
         when = IN_FUNCTION
     elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):

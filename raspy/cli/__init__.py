@@ -164,3 +164,6 @@ def _open_streams() -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  for as long as the process lives
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        # A locale may lack "°" and "…", and a path may be no UTF-8: that is shown by its number, and is no failure.
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -326,14 +326,14 @@ class Config:
         for name in self.tables:
             if name not in known:
                 raise ConfigError(
-                    f"{self._where(name)}: unknown section [{name[:SHOWN]}]; known are {', '.join(sorted(known))}"
+                    f"{self._where(name)}: unknown section [{name[:SHOWN]}]; known are {', '.join(sorted(set(known)))}"
                 )
         prefixes = tuple(f"RASPY_{name.upper()}_" for name in known) + NOT_KEYS
         for variable in os.environ:
             if variable.startswith("RASPY_") and not variable.startswith(prefixes):
                 raise ConfigError(
                     f"environment variable {variable}: unknown section; known are "
-                    + ", ".join(f"RASPY_{name.upper()}_<KEY>" for name in sorted(known))
+                    + ", ".join(f"RASPY_{name.upper()}_<KEY>" for name in sorted(set(known)))
                 )
 
     @staticmethod

@@ -18,9 +18,10 @@ class Entry:
     :param section: its section of the configuration, when that is not named as the server is
     :param environment: what its process's environment has besides, unless it has it already
     :param package: name and version of the package that brings it; empty: it is RasPy's own
+    :param needs: Python modules that an extra brings; without them ``default`` does not hold
     """
 
-    __slots__ = ("default", "environment", "output", "package", "place", "section", "text")
+    __slots__ = ("default", "environment", "needs", "output", "package", "place", "section", "text")
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Entry:
         section: str | None = None,
         environment: dict[str, str] | None = None,
         package: str = "",
+        needs: tuple[str, ...] = (),
     ) -> None:
         self.place = place
         self.text = text
@@ -39,6 +41,7 @@ class Entry:
         self.section = section
         self.environment = environment or {}
         self.package = package
+        self.needs = needs
 
 
 SERVERS: dict[str, Entry] = {
@@ -57,6 +60,7 @@ SERVERS: dict[str, Entry] = {
         "raspy.web:Web",
         "serves the page",
         environment={"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
+        needs=("bottle", "cheroot"),
     ),
 }
 """By name, in the order in which they are started; they are stopped in the reverse order."""

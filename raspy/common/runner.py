@@ -176,7 +176,28 @@ def chosen_servers(config: Config) -> list[str]:
         if not is_known(name):
             problem = f"there is no server {shown(name)}; known are {', '.join(SERVERS)}"
             raise config.refusal(RunConfig, "servers", problem)
-    return [name for name, entry in SERVERS.items() if (name in wanted if wanted else entry.default)]
+    if wanted:
+        return [name for name in SERVERS if name in wanted]
+    return [name for name, entry in SERVERS.items() if entry.default and not missing_modules(name)]
+
+
+def missing_modules(name: str) -> list[str]:
+    """What a server needs, an extra brings, and is not installed."""
+    needs = SERVERS[name].needs
+    if not needs:
+        return []
+    from importlib.util import find_spec
+
+    return [module for module in needs if find_spec(module) is None]
+
+
+def left_out(config: Config) -> dict[str, list[str]]:
+    """The servers that would run on this host were their extras installed, and what is missing of those."""
+    from raspy.common.config import RunConfig
+
+    if config.section(RunConfig).servers:
+        return {}
+    return {name: missing for name, entry in SERVERS.items() if entry.default and (missing := missing_modules(name))}
 
 
 def run_server(name: str, config_path: str | None = None, json: bool = False) -> int:

@@ -245,7 +245,13 @@ class Supervisor:
 
         :raises ConfigError: the configuration cannot be read; nothing has changed
         """
-        names = runner.chosen_servers(runner.load_config(self._config_path))
+        config = runner.load_config(self._config_path)
+        names = runner.chosen_servers(config)
+        for name, missing in runner.left_out(config).items():
+            logger.warning(
+                "%s is left out, as Python's %s cannot be imported: pip install 'raspy[%s]'",
+                name, " and ".join(missing), name,
+            )  # fmt: skip
         before, self.children = self.children, {}
         self._leaving = set()
         for name in names:

@@ -249,6 +249,27 @@ def test_a_configuration_that_is_broken(tmp_path: Path) -> None:
         assert "not checked" not in results(rows, check)
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """Linux lets a path have any bytes."""
+    config = os.fsencode(tmp_path) + b"/caf\xe9.toml"
+    with open(config, "w") as file:
+        file.write(f'[bus]\nbroker_ip = "ipc://{tmp_path}"\n[run]\nservers = ["broker"]\n')
+    done = raspy("doctor", "--json", *LIMIT, "--config", os.fsdecode(config), XDG_STATE_HOME=str(tmp_path))
+    (row,) = found(done)["configuration"]
+    assert row["result"] == "ok"
+    assert "/caf\\xe9.toml: this host runs broker" in row["found"]
+
+
+def test_a_terminal_without_the_signs(tmp_path: Path) -> None:
+    """As with LC_ALL=de_DE.ISO-8859-1, which has no "…"."""
+    config = tmp_path / "raspy.toml"
+    config.write_text(f'[bus]\nbroker_ip = "ipc://{tmp_path}"\n[run]\nservers = ["broker"]\n')
+    words = ("doctor", "--report", "-", *LIMIT, "--config", str(config))
+    done = raspy(*words, XDG_STATE_HOME=str(tmp_path), PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Left out (\\u2026): passwords" in done.stdout
+
+
 def test_a_configuration_that_hangs(tmp_path: Path) -> None:
     """A FIFO that nobody writes: whatever reads it waits for ever, as with a disk that does not answer."""
     config = tmp_path / "raspy.toml"

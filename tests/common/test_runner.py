@@ -77,9 +77,10 @@ def test_an_unknown_section_is_refused_by_every_process(tmp_path: Path, name: st
     done = run(name, f"--config={path}")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert f"{path}:2: unknown section [brokr]; known are alarm, broker, bus, " in done.stderr
-    done = run(name, RASPY_BROKR_HEARTBEAT="5")
+    done = run(name, RASPY_BROKR_HEARTBEAT="5", RASPY_RUN_SERVERS='["broker", "fake"]')
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "environment variable RASPY_BROKR_HEARTBEAT: unknown section" in done.stderr
+    assert done.stderr.count("RASPY_BROKER_<KEY>") == 1
 
 
 def stuck(tmp_path: Path) -> Pins:

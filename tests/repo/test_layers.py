@@ -151,6 +151,8 @@ def test_a_good_tree_is_good(tmp_path: Path) -> None:
         ("web/__init__.py", "try:\n    import raspy.cli.get as get\nfinally: ...", "raspy.cli.get", layers.AT_IMPORT),
         ("cli/get.py", "from raspy import web", "raspy.web", layers.AT_IMPORT),
         ("cli/get.py", "def act():\n    import raspy.servers.bell", "raspy.servers.bell", layers.IN_FUNCTION),
+        ("common/server.py", "def act():\n    __import__('raspy.web')", "raspy.web", layers.IN_FUNCTION),
+        ("cli/get.py", "importlib.import_module('raspy.servers.bell')", "raspy.servers.bell", layers.AT_IMPORT),
         (
             "common/server.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from raspy.web import page",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import email.parser
+import json
 import os
 import re
 import shutil
@@ -218,7 +219,7 @@ def test_the_wheel_alone_runs(wheel: Path, tmp_path: Path) -> None:
     subprocess.run([*pip, wheel], check=True, capture_output=True, timeout=300)
     assert (home / "share/man/man1/raspy.1").exists()
     known = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
-    appliance = Appliance(["broker", "fake"])
+    appliance = Appliance(["broker", "titanic", "onewire", "fake", "logger", "core", "alarm"])
     known["XDG_STATE_HOME"] = str(appliance.directory)
     command = [home / "bin/raspy", "run", "--config", appliance.config]
     try:
@@ -231,8 +232,18 @@ def test_the_wheel_alone_runs(wheel: Path, tmp_path: Path) -> None:
             r"raspy: the page needs the Python package \w+: pip install 'raspy\[web\]', .*\n", done.stderr
         )
         with open(appliance.log_path, "wb") as log:
-            appliance.process = subprocess.Popen(command, env=known, cwd=tmp_path, stdout=log, stderr=log)
+            by_default = {**known, "RASPY_RUN_SERVERS": "[]"}
+            appliance.process = subprocess.Popen(command, env=by_default, cwd=tmp_path, stdout=log, stderr=log)
         appliance.wait_all()
+        assert (
+            "web is left out, as Python's bottle and cheroot cannot be imported: pip install 'raspy[web]'"
+            in appliance.log
+        )
+        look = [home / "bin/raspy", "doctor", "--json", "--config", appliance.config]
+        done = subprocess.run(look, env=by_default, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+        (page,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "page"]
+        assert page["result"] == "warning"
+        assert "so the page cannot be served" in page["found"]
         readings = wait_for("readings", lambda: appliance.json("devices"))
         assert any(reading["device"].startswith("pi.fake.") for reading in readings)
         assert appliance.stop() == 0

@@ -20,7 +20,10 @@ TODAY = datetime.datetime.now(datetime.UTC).date()
 CHANGELOG = (
     f"# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - {TODAY}\n\n- Something new.\n\n## [0.1.0] - 2026-01-05\n\n- All.\n"
 )
-MAKEFILE = "lint tests docs:\n\t@echo $@ CI=$$CI >>build/log\n\t@test ! -e build/fail-$@\n"
+MAKEFILE = (
+    "lint tests docs:\n\t@echo $@ CI=$$CI $(ARGS)$$PYTEST_ADDOPTS >>build/log\n\t@test ! -e build/fail-$@\n"
+    "\t@test ! -e build/do-$@ || sh build/do-$@\n"
+)
 PACKAGE = f"""\
 #!{sys.executable}
 # What scripts/wheel and scripts/sdist build, without a program in it.
@@ -89,7 +92,7 @@ class Clone:
     def write(self, name: str, text: str) -> None:
         (self.top / name).write_text(text, encoding="utf-8")
 
-    def release(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def release(self, *words: str, **added: str) -> subprocess.CompletedProcess[str]:
         """Make a release."""
         who = {
             f"GIT_{role}_{what}": "tester@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
@@ -98,7 +101,7 @@ class Clone:
         return subprocess.run(
             [sys.executable, "scripts/release", *words],
             cwd=self.top,
-            env={**known, **who},
+            env={**known, **who, **added},
             capture_output=True,
             text=True,
             check=False,
@@ -181,6 +184,55 @@ def test_a_step_that_fails_leaves_all_as_it_was(clone: Clone, step: str) -> None
     assert done.stderr.splitlines()[-1].startswith("release: ")
     assert "has failed: nothing was committed" in done.stderr
     assert clone.is_as_before()
+
+
+@pytest.mark.parametrize("variable", ["ARGS", "PYTEST_ADDOPTS"])
+def test_nobody_chooses_among_the_tests(clone: Clone, variable: str) -> None:
+    assert clone.release("0.2.0", **{variable: "-k word"}).returncode == 0
+    assert clone.steps() == ["lint CI=", "tests CI=true", "docs CI="]
+
+
+def test_a_make_that_goes_on_after_failures_hides_none(clone: Clone) -> None:
+    (clone.top / "build/fail-tests").touch()
+    assert clone.release("0.2.0", MAKEFLAGS="i").returncode == 1
+    assert clone.is_as_before()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("touch new", "release: 'new' has changed meanwhile"),
+        ("echo >>CHANGELOG.md", "release: 'CHANGELOG.md' has changed meanwhile"),
+        ("git commit -q --allow-empty -m other", "release: there was another commit meanwhile"),
+    ],
+)
+def test_what_changes_meanwhile_was_not_checked(clone: Clone, script: str, said: str) -> None:
+    clone.write("build/do-tests", script)
+    done = clone.release("0.2.0")
+    assert done.returncode == 1
+    assert done.stderr.startswith(said)
+    assert clone.git("tag") == "v0.1.0"
+    assert '"0.1.0"' in clone.text("raspy/__init__.py")
+
+
+@pytest.mark.parametrize("name", ["HUP", "TERM"])
+def test_one_that_is_ended_leaves_all_as_it_was(clone: Clone, name: str) -> None:
+    clone.write("build/do-tests", f"kill -{name} $(cat build/pid)")
+    command = ["sh", "-c", 'echo $$ >build/pid; exec "$0" scripts/release 0.2.0', sys.executable]
+    who = {f"GIT_{role}_{what}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        command, cwd=clone.top, env={**os.environ, **who}, capture_output=True, timeout=110, check=False
+    )
+    assert done.returncode == 1
+    assert clone.steps() == ["lint CI=" + os.environ.get("CI", ""), "tests CI=true"]
+    assert clone.is_as_before()
+
+
+def test_nobody_to_make_the_commit_is_told_at_once(clone: Clone) -> None:
+    clone.git("config", "user.useConfigOnly", "true")
+    done = clone.release("0.2.0", "--dry-run", GIT_AUTHOR_EMAIL="", GIT_AUTHOR_NAME="", HOME="/nonexistent")
+    assert done.returncode == 1
+    assert "git does not know who the author of the commit is" in done.stderr
 
 
 def test_a_package_of_another_version(clone: Clone) -> None:

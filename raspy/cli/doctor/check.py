@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from raspy.cli.command import Request, body_value
+from raspy.cli.titanic import text_of
 from raspy.common import MDP
 from raspy.common.appliance import at
 from raspy.common.config import Config, ConfigError
@@ -167,7 +168,8 @@ def findings(name: str, act: Act, look: Look) -> list[Finding]:
     except Exception as error:
         wrong = f"{type(error).__name__}: {error}"
         found.append(unchecked(wrong, "this is a mistake in raspy doctor: please report it"))
-    return [Finding(name, each.result, each.found, each.todo) for each in found]
+    # A path may have bytes that are no UTF-8.
+    return [Finding(name, each.result, text_of(each.found), text_of(each.todo)) for each in found]
 
 
 def program(*words: str) -> str | None:

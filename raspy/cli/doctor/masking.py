@@ -64,6 +64,8 @@ _WORD = (
     r"|login|(?:api|private|secret|public|server|broker)[_-]?key(?:_secret)?|key|lat(?:itude)?|lon(?:gitude)?|lng"
     r"|coordinates?|location|e?mail|address"
 )
+# It is one wherever it stands in a name, and whatever follows a colon at once.
+_STRONG = r"(?:pass(?:word|wd|phrase|code|wort)|kennwort|psk|token|secret|api[_-]?key)"
 RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # An address on the network: its scheme and host are left.
     (re.compile(rf"\b((?!ipc)[a-z][a-z0-9+.-]*://){_PATH}*@", re.I), r"\1"),
@@ -74,6 +76,8 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(bearer|basic|digest)\s+\S.*", re.I), r"\1 …"),
     # A name and its value, up to the end: a password may have any character.
     (re.compile(rf"((?<![A-Za-z])(?:{_WORD})[\"']?\s*(?:=|:(?=\s|[\"'])|=>)\s*)\S.*", re.I), r"\1…"),
+    (re.compile(rf"({_STRONG}[\"']?\s*[=:]\s*)\S.*", re.I), r"\1…"),
+    (re.compile(rf"(--?[\w-]*{_STRONG}\s+)\S.*", re.I), r"\1…"),
     (re.compile(r"\b(e?ssid|psk|password|passphrase|token|secret)(\s+(?:is\s+|was\s+)?[\"'])[^\"']*", re.I), r"\1\2…"),
     (re.compile(r"\b(e?ssid|psk)\s+\S.*", re.I), r"\1 …"),
     (re.compile(r"-----BEGIN.*"), LEFT_OUT),
@@ -83,10 +87,11 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b", re.I), LEFT_OUT),
     # Degrees, as 48.8566, 2.3522 or 48°51'24"N.
     (re.compile(r"[+-]?\b\d{1,3}\.\d{3,}[°\s]*[NS]?\s*[,;/ ]\s*[+-]?\d{1,3}\.\d{3,}(?:[°\s]*[EWO]\b)?"), LEFT_OUT),
+    (re.compile(r"\b(lat(?:itude)?|lon(?:gitude)?|lng)(\s+(?:is\s+|of\s+)?)[+-]?\d{1,3}\.\d+", re.I), r"\1\2…"),
     (re.compile(r"\b\d{1,3}\s*°\s*\d{1,2}\s*['′][^,;]*?\b[NSEWO]\b"), LEFT_OUT),
     (
         re.compile(
-            r"\b(?:Africa|America|Antarctica|Arctic|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Za-z0-9_/+-]+"
+            r"\b(?:Africa|America|Antarctica|Arctic|Asia|Atlantic|Australia|Brazil|Canada|Chile|Europe|Indian|Mexico|Pacific|US)/[A-Za-z0-9_/+-]+"
         ),
         LEFT_OUT,
     ),

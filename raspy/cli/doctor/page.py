@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ssl
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 from raspy.cli.doctor.check import Found, Look, check, ok, problem, unchecked, warning
+from raspy.common.runner import left_out, missing_modules
 from raspy.web import WebConfig
 
 PATIENCE = 3.0
 """Seconds that the page may take for an answer."""
 ALL = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  what stands for it here
-NEEDS = ("bottle", "cheroot")
+INSTALL = "pip install 'raspy[web]', or sudo apt-get install python3-bottle python3-cheroot"
 ANSWER = 4096
 
 
 @check("page")
 def page(look: Look) -> Iterator[Found]:
     """Ask it as a browser would that is not logged in."""
+    missing = missing_modules("web")
+    without = f"Python's {' and '.join(missing)} cannot be imported, so the page cannot be served"
     if not look.runs("web"):
-        yield unchecked("the server web does not run here")
+        wanted = "web" in left_out(look.config)
+        yield warning(without, INSTALL) if wanted else unchecked("the server web does not run here")
         return
-    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        yield problem(
-            f"Python's {' and '.join(missing)} cannot be imported, so the page cannot be served",
-            "pip install 'raspy[web]', or sudo apt-get install python3-bottle python3-cheroot",
-        )
+        yield problem(without, INSTALL)
         return
     settings = look.config.section(WebConfig)
     if not settings.port:
