@@ -9,8 +9,12 @@ ARGS ?=
 # Files of tests that are run under coverage, with every process that they start: what reaches 90 % of each module.
 MEASURED := $(shell grep -v '^\#' tests/measured.txt)
 MEASURE := COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/build/coverage/data"
-# The tests wait for other processes half of the time: more workers than cores. A file's tests share what is dear to make.
-WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
+# The tests wait for other processes most of the time: more workers than cores. A file's tests share what is dear to make.
+WORKERS ?= $(shell echo $$(($$(nproc) * 3)))
+# What takes longest begins first: pytest keeps the order in which it is told of files.
+LONG := tests/system $(addprefix tests/integration/test_,conformance.py boil.py) tests/web tests/repo
+# Where this is set each of the thousands of processes compiles anew what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 DEV_WORKERS ?= 6
 # Of `make tests`, too, where they are done fewer times.
 SOAK_LONGER := $(addprefix tests/integration/test_,power_cut.py core_crash.py titanic_crash.py)
@@ -55,7 +59,7 @@ ifneq ($(strip $(ARGS)),)
 else
 	@failed=0; \
 	$(MEASURE) $(PYTEST) --junitxml=build/tests-measured.xml -m $(ORDINARY) $(MEASURED) || failed=1; \
-	$(PYTEST) --junitxml=build/tests.xml -m $(ORDINARY) $(addprefix --ignore=,$(MEASURED)) || failed=1; \
+	$(PYTEST) --junitxml=build/tests.xml -m $(ORDINARY) $(addprefix --ignore=,$(MEASURED)) $(LONG) tests || failed=1; \
 	$(RUN) -m tests.covered || failed=1; \
 	exit $$failed
 endif
