@@ -14,8 +14,7 @@ from typing import Any
 
 import msgspec
 
-from raspy.cli.command import Request, body_value
-from raspy.cli.titanic import text_of
+from raspy.cli.command import Request, body_value, text_of
 from raspy.common import MDP
 from raspy.common.appliance import at
 from raspy.common.config import Config, ConfigError
