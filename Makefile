@@ -7,7 +7,7 @@ export PREFIX ?= /usr/local
 RUN := .venv/bin/python
 ARGS ?=
 # Files of tests that are run under coverage, with every process that they start: what reaches 90 % of each module.
-MEASURED := $(shell grep -v '^\#' tests/measured.txt)
+MEASURED := $(shell grep -sv '^\#' tests/measured.txt)
 MEASURE := COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/build/coverage/data"
 # The tests wait for other processes most of the time: more workers than cores. A file's tests share what is dear to make.
 WORKERS ?= $(shell echo $$(($$(nproc) * 3)))
