@@ -227,6 +227,7 @@ class Jobs:
             try:
                 job.start([*PROGRAM, *words], environment)
             except OSError as error:
+                _unlink(said)
                 raise Refusal("500 Internal Server Error", f"it cannot be started: {error.strerror}") from error
             if before is not None and before.path == path:
                 before.gone.set()

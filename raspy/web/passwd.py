@@ -45,6 +45,8 @@ def _kept(server: Web, change: Callable[[], object]) -> Later:
         server.condition("password", _auth(server).trouble or None)
         if error is None:
             later.reply(None)
+        elif isinstance(error, PoolFull):
+            later.fail(MDP.UNAVAILABLE, str(error))
         else:
             later.fail(MDP.BAD_REQUEST if isinstance(error, ValueError) else MDP.ERROR, str(error))
 

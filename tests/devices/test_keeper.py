@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from raspy.common import MDP
 from raspy.common.devices import keptfile, verbs
+from raspy.common.devices.changes import CHANGES_LIMIT
 from raspy.common.devices.device import Command, DeviceSettings
 from raspy.common.devices.host import DeviceServer
 from raspy.common.devices.keeper import WAITING
@@ -24,6 +25,7 @@ from raspy.common.devices.sensor import SensorDevice
 from raspy.common.devices.switch import Switch
 from raspy.common.executive import Executive
 from raspy.common.server import Server
+from raspy.servers.fake.tv import FakeTV
 from tests.servers.titanic_stage import Ship, at_sea
 from tests.support_devices import LIMIT, reading, short_directory, started, until
 
@@ -54,6 +56,18 @@ class Made(Thermometer):
     oid = "test.made"
 
 
+class Picky(Thermometer):
+    """Cannot live with an offset of seven."""
+
+    oid = "test.picky"
+
+    def settings_changed(self) -> None:
+        assert isinstance(self.config, ThermometerSettings)
+        if self.config.offset == 7:
+            raise RuntimeError("seven")
+        super().settings_changed()
+
+
 class Relay(Switch):
     """Remembers what it was driven to."""
 
@@ -76,6 +90,8 @@ class Rig(DeviceServer):
         super().__init__("pi", "rig", broker_ip)
         self.types.register(Thermometer)
         self.types.register(Made)
+        self.types.register(Picky)
+        self.types.register(FakeTV)
         self.types.register(Relay)
         if path is not None:
             self.keep_settings(str(path / "devices.json"), store)
@@ -249,6 +265,65 @@ def test_two_changes_at_once_are_made_one_after_the_other(
         assert rig.devices["one"].poll == 0.1
     kept = msgspec.json.decode((tmp_path / "devices.json").read_bytes())["devices"]["one"]["settings"]
     assert (kept["offset"], kept["poll"]) == (2, 0.1)
+
+
+def test_of_one_device_a_bounded_number_of_changes_waits_for_the_disk(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "PATIENCE", LIMIT)
+    fifo = tmp_path / "devices.json.new"
+    replies: list[list[bytes]] = []
+    with started(Rig(nowhere, tmp_path)) as rig:
+        os.mkfifo(fifo)
+        for number in range(CHANGES_LIMIT):
+            request = [b"exec", b"one", b"config", b'{"offset": %d}' % (number % 10)]
+            rig.handle(rig.worker_devices(), request, replies.append)
+        answer, status = verb(rig, "exec", "one", "config", '{"offset": -1}')
+        assert (status, answer) == (
+            MDP.UNAVAILABLE.decode(),
+            f"one: {CHANGES_LIMIT} changes of its settings wait for the disk",
+        )
+        rig.handle(rig.worker_devices(), [b"exec", b"two", b"config", b'{"offset": 1}'], replies.append)
+        assert replies == [], "another device's may wait too"
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        fifo.unlink()
+        until(rig, lambda: len(replies) == CHANGES_LIMIT + 1)
+        os.close(reader)
+        assert rig.devices["one"].to_dict()["offset"] == (CHANGES_LIMIT - 1) % 10, "the last that was taken"
+        assert verb(rig, "exec", "one", "config", '{"offset": -1}')[1] == "200"
+
+
+def test_settings_of_a_part_are_kept_with_its_device(nowhere: str, tmp_path: Path) -> None:
+    for label in ("volume", "Loud"):
+        with started(Rig(nowhere, tmp_path)) as rig:
+            rig.add_device(FakeTV.new({"name": "tv"}))
+            part = rig.devices["tv"].subdevices["volume"]
+            assert part.label == label
+            assert verb(rig, "exec", "tv.volume", "config", '{"label": "Loud"}')[1] == "200"
+            assert part.label == "Loud"
+            answer, status = verb(rig, "exec", "tv.volume", "config", '{"poll": -7}')
+            assert (status, "poll" in answer) == ("400", True)
+    kept = msgspec.json.decode((tmp_path / "devices.json").read_bytes())["devices"]
+    assert list(kept) == ["tv"]
+    assert kept["tv"]["settings"]["subdevices"]["volume"]["label"] == "Loud"
+
+
+def test_settings_that_a_device_cannot_live_with_are_neither_held_nor_kept(nowhere: str, tmp_path: Path) -> None:
+    with started(Rig(nowhere, tmp_path)) as rig:
+        rig.add_device(Picky.new({"name": "picky", "poll": 0.1}))
+        assert verb(rig, "exec", "picky", "config", '{"offset": 2}')[1] == "200"
+        answer, status = verb(rig, "exec", "picky", "config", '{"offset": 7}')
+        assert status == "400"
+        assert "test.picky cannot live with them: RuntimeError: seven" in answer
+        becomes(rig, "picky", RAW + 2)
+        until(rig, lambda: rig.keeper.find("picky") is not None and b'"offset":7' not in compact(tmp_path))
+    with started(Rig(nowhere, tmp_path)) as rig:
+        rig.add_device(Picky.new({"name": "picky", "poll": 0.1}))
+        becomes(rig, "picky", RAW + 2)
+
+
+def compact(path: Path) -> bytes:
+    return (path / "devices.json").read_bytes().replace(b" ", b"")
 
 
 def test_a_device_that_is_asked_for_twice_is_made_once_and_stays(

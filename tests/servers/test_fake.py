@@ -19,7 +19,7 @@ from raspy.common.mdcliapi import MajorDomoClient
 from raspy.servers.fake import Fake, FakeConfig
 from raspy.servers.fake.pins import Pin, Pins
 from tests.bus import LIMIT, running, running_bus
-from tests.support_devices import ask, broker, follow, short_directory, started, until
+from tests.support_devices import ask, broker, follow, reading, short_directory, started, until
 
 SENSORS = {"tank", "outdoors", "filter", "wind"}
 OUTPUTS = {"heater", "pump", "light"}
@@ -118,6 +118,23 @@ def test_its_kinds_can_all_be_made_and_are_then_what_they_were_made(fake: Fake) 
     for number in range(len(kinds)):
         assert ask(fake, "delete", f"own{number}")[1] == "200"
     assert set(fake.devices) == Fake.fixed
+
+
+def test_a_contact_is_closed_and_opened_by_a_command_and_stays_so(fake: Fake) -> None:
+    assert ask(fake, "new", '{"oid": "sensor.contact", "name": "float", "poll": 0.1}')[1] == "200"
+    for word, closed in (("true", True), ("false", False), ("on", True)):
+        answer, status = ask(fake, "exec", "float", "contact", word)
+        assert (status, answer) == ("200", closed)
+        found = reading(fake, "float", "contact")
+        assert found is not None
+        assert (found.value, found.quality) == (closed, "ok"), "at once"
+        stamp = found.time
+        until(fake, lambda stamp=stamp: fake.devices["float"].commands["contact"].reading.time > stamp)  # type: ignore[union-attr,misc]
+        assert ask(fake, "exec", "float", "contact") == (closed, "200"), "a poll leaves it"
+    assert ask(fake, "exec", "float", "contact", "half")[1] == "400"
+    assert ask(fake, "exec", "float", "contact") == (True, "200")
+    assert ask(fake, "exec", "float", "reset", "")[1] == "200"
+    assert ask(fake, "exec", "float", "contact") == (False, "200")
 
 
 def test_a_photo_over_the_bus_and_when_it_was_taken() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -537,3 +538,56 @@ def test_the_command_that_builds_a_tree(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "file")]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_command_that_builds_a_live_tree_ends_with_a_signal_and_leaves_no_probe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The probes of a bus without bulk conversion are measured one by one: what the words ask for."""
+    ended, seen = threading.Event(), []
+
+    def read_and_end() -> None:
+        probe = tmp_path / "w1" / f"28-{1:012x}"
+        while not (probe / "temperature").exists() and not ended.wait(0.01):
+            pass
+        seen.append((probe / "temperature").read_text())
+        seen.append(str((tmp_path / "w1" / "w1_bus_master1" / "therm_bulk_read").exists()))
+        # Until there is something that takes it.
+        while not ended.wait(0.02):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    thread = threading.Thread(target=read_and_end)
+    thread.start()
+    try:
+        assert main([str(tmp_path / "w1"), "--live", "2", "--no-bulk", "--parasite"]) == 0
+    finally:
+        ended.set()
+        thread.join(LIMIT)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert seen == ["20062\n", "False"]
+    assert "2 live probes are in" in capsys.readouterr().out
+    assert [name for name in os.listdir(tmp_path / "w1") if name.startswith("28-")] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--live", "0"],
+        ["--live", "-1"],
+        ["--live", "1000"],
+        ["--live", "two"],
+        ["--live"],
+        ["--live", "2", "elsewhere"],
+        ["--no-bulk"],
+        ["--parasite"],
+        ["--fast"],
+    ],
+)
+def test_a_live_tree_is_asked_for_in_the_right_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main([str(tmp_path / "w1"), *words]) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+    assert os.listdir(tmp_path) == []

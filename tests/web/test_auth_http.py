@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from raspy.web.auth import keeper
+from raspy.web.auth import facade, keeper, passwords
+from raspy.web.pages.login import PROXY
 from tests.web.hand import LIMIT, PASSWORD, Answer, Hand, until
 from tests.web.test_auth_passwords import cheap
 
@@ -154,6 +155,66 @@ def test_before_there_is_a_password_nothing_else_is_told(bare: Hand) -> None:
     assert send(bare, "GET", "/setup").headers["Location"] == "/login"
     again = {"password": "another good one", "again": "another good one"}
     assert send(bare, "POST", "/setup", again).headers["Location"] == "/login"
+
+
+@pytest.mark.parametrize("header", PROXY)
+def test_behind_a_proxy_nobody_sets_the_first_password(bare: Hand, header: str) -> None:
+    """Whoever sends the header is of this network, and so may stand for anybody."""
+    headers: dict[str, str | None] = {header: "192.168.0.9"}
+    assert "somebody stands in between (a proxy)" in send(bare, "GET", "/setup", **headers).text
+    answer = send(bare, "POST", "/setup", {"password": PASSWORD, "again": PASSWORD}, **headers)
+    assert answer.status == 403
+    assert "somebody stands in between (a proxy)" in answer.text
+    assert not bare.auth.has_password
+
+
+@pytest.mark.parametrize(
+    ("password", "again", "why"),
+    [
+        (PASSWORD, PASSWORD + " ", "the two passwords are not the same"),
+        ("short", "short", "too short"),
+        ("raspberry", "raspberry", "everybody would guess this password"),
+    ],
+)
+def test_a_first_password_that_is_none_is_told_on_the_form(bare: Hand, password: str, again: str, why: str) -> None:
+    answer = send(bare, "POST", "/setup", {"password": password, "again": again})
+    assert answer.status == 400
+    assert why in answer.text
+    assert 'action="/setup"' in answer.text
+    assert "Set-Cookie" not in answer.headers
+    assert not bare.auth.has_password
+
+
+def test_of_two_that_set_the_first_password_at_once_one_is_refused(bare: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other comes first while this one's is made, which takes a second on a Pi."""
+
+    def slow(text: str) -> str:
+        bare.auth.put_hash(cheap("that of the other"))
+        return cheap(text)
+
+    monkeypatch.setattr(facade, "hash_password", slow)
+    answer = send(bare, "POST", "/setup", {"password": PASSWORD, "again": PASSWORD})
+    assert answer.status == 403
+    assert facade.THERE in answer.text
+    assert "Set-Cookie" not in answer.headers
+    assert bare.auth.sessions() == []
+
+
+def test_a_password_that_cannot_be_looked_at_now_lets_nobody_in(
+    bare: Hand, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "PATIENCE", 0.01)
+    with passwords._one:
+        first = send(bare, "POST", "/setup", {"password": PASSWORD, "again": PASSWORD})
+        answer = send(hand, "POST", "/login", {"password": PASSWORD, "back": "/modes"})
+    for each in (first, answer):
+        assert each.status == 503
+        assert "too many passwords wait to be looked at" in each.text
+        assert "Set-Cookie" not in each.headers
+    assert not bare.auth.has_password
+    assert 'name="back" value="/modes"' in answer.text
+    # It was no wrong one: nobody waits for it.
+    assert send(hand, "POST", "/login", {"password": PASSWORD}).status == 303
 
 
 def test_ten_wrong_passwords_slow_the_eleventh(hand: Hand) -> None:

@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 import pytest
 
 from raspy.common.server import Server
+from raspy.web.auth import passwords
+from raspy.web.auth.throttle import ATTEMPTS
 from raspy.web.pages import system
 from raspy.web.pages.system import size
 from raspy.web.words import Words
@@ -229,6 +231,50 @@ def test_all_other_sessions_end(hand: Hand) -> None:
     assert post(hand, "/system/sessions").status == 303
     assert len(hand.auth.sessions()) == 1
     assert ask(hand.port, "/system/access").status == 200
+
+
+def test_what_the_disk_does_not_take_has_not_changed(hand: Hand, tmp_path: Path) -> None:
+    hand.auth.make_token("grafana")
+    hand.auth.log_in(PASSWORD, "127.0.0.1")
+    (tmp_path / "file").touch()
+    hand.auth._file.path = str(tmp_path / "file" / "auth.json")
+    better = {"old": PASSWORD, "password": "a better password", "again": "a better password"}
+    forms: dict[str, dict[str, str]] = {
+        "password": better,
+        "sessions": {},
+        "tokens": {"name": "other", "scope": "read"},
+        "tokens/revoke": {"name": "grafana"},
+    }
+    for path, fields in forms.items():
+        answer = post(hand, f"/system/{path}", **fields)
+        assert answer.status == 503
+        assert "auth.json cannot be written" in answer.text
+        assert answer.headers["Retry-After"]
+        assert "Set-Cookie" not in answer.headers
+    assert len(hand.auth.sessions()) == 2
+    assert [token.name for token in hand.auth.tokens()] == ["grafana"]
+    hand.auth.confirm(PASSWORD, "127.0.0.1")
+
+
+def test_the_old_password_cannot_be_guessed_from_an_open_session(hand: Hand) -> None:
+    wrong = {"old": "not this", "password": "a better password", "again": "a better password"}
+    for _ in range(ATTEMPTS):
+        assert post(hand, "/system/password", **wrong).status == 403
+    answer = post(hand, "/system/password", **{**wrong, "old": PASSWORD})
+    assert answer.status == 429
+    assert 1 <= int(answer.headers["Retry-After"]) <= 6
+    assert "too many wrong passwords: try again in" in answer.text
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_a_password_that_cannot_be_looked_at_now_is_not_changed(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "PATIENCE", 0.01)
+    better = {"old": PASSWORD, "password": "a better password", "again": "a better password"}
+    with passwords._one:
+        answer = post(hand, "/system/password", **better)
+    assert answer.status == 503
+    assert "too many passwords wait to be looked at" in answer.text
+    hand.auth.confirm(PASSWORD, "127.0.0.1")
 
 
 # ---------------------------------------------------------------- a whole appliance

@@ -14,9 +14,7 @@ Mark = tuple[tuple[str, int, int, int], ...]
 
 
 def host_of(name: str) -> str:
-    """The host that a file's name tells; empty when it is none of the list."""
-    if not name.endswith(KEY):
-        return ""
+    """The host that the name of a file of the list tells; empty when none can be called so."""
     host = name.removesuffix(OLD_KEY) if name.endswith(OLD_KEY) else name.removesuffix(KEY)
     return host if ID.fullmatch(host) else ""
 

@@ -228,7 +228,7 @@ def main(arguments: list[str]) -> int:
     if "--live" in words[:-1]:
         given = words.pop(words.index("--live") + 1)
         words.remove("--live")
-        probes = int(given) if given.isdecimal() and len(given) < 4 else -1
+        probes = (int(given) or -1) if given.isdecimal() and len(given) < 4 else -1
     if len(words) != 1 or words[0].startswith("-") or probes < 0 or (not probes and (parasite or not bulk)):
         sys.stderr.write(USAGE)
         return 2

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import time
 
-from raspy.web.auth import (
-    AuthFileError,
-    BadPassword,
-    Overloaded,
-    TokenError,
-    TooMany,
-    WrongPassword,
-    set_cookie,
-)
+from raspy.web.auth import BadPassword, Overloaded, TokenError, TooMany, WrongPassword, set_cookie
 from raspy.web.refusal import Refusal
 from raspy.web.site import Site
 from raspy.web.visit import Route, Visit
@@ -44,18 +36,13 @@ def change(site: Site, visit: Visit) -> bytes:
         return _page(site, visit, "429 Too Many Requests", password_problem=reason)
     except Overloaded as error:
         return _page(site, visit, "503 Service Unavailable", password_problem=t(str(error)))
-    except AuthFileError as error:
-        raise _not_kept(error) from error
     visit.headers.append(("Set-Cookie", set_cookie(cookie, visit.secure)))
     return site.done(visit, t("The password was changed; all other sessions have ended."), PAGE)
 
 
 def end_others(site: Site, visit: Visit) -> bytes:
     """End all sessions but this one."""
-    try:
-        site.auth.log_out_all(visit.session)
-    except AuthFileError as error:
-        raise _not_kept(error) from error
+    site.auth.log_out_all(visit.session)
     return site.done(visit, visit.t("All other sessions have ended."), PAGE)
 
 
@@ -66,19 +53,13 @@ def make(site: Site, visit: Visit) -> bytes:
         secret = site.auth.make_token(name, scope)
     except TokenError as error:
         return _page(site, visit, "400 Bad Request", token_problem=str(error), name=name)
-    except AuthFileError as error:
-        raise _not_kept(error) from error
     return _page(site, visit, secret=secret, name=name)
 
 
 def revoke(site: Site, visit: Visit) -> bytes:
     """End a token."""
     name = visit.form.get("name", "")
-    try:
-        there = site.auth.revoke(name)
-    except AuthFileError as error:
-        raise _not_kept(error) from error
-    if not there:
+    if not site.auth.revoke(name):
         raise Refusal("404 Not Found", visit.t("there is no such token"))
     return site.done(visit, visit.t("The token {name} was revoked.", name=name), PAGE)
 
@@ -110,14 +91,7 @@ def _page(
 def day(stamp: float) -> str:
     """The day of a Unix time, which is all that is kept of a use."""
     # As it was noted: in UTC.
-    try:
-        return time.strftime("%Y-%m-%d", time.gmtime(stamp)) if stamp > 0 else ""
-    except (OverflowError, OSError, ValueError):
-        return ""
-
-
-def _not_kept(error: AuthFileError) -> Refusal:
-    return Refusal("500 Internal Server Error", str(error))
+    return time.strftime("%Y-%m-%d", time.gmtime(stamp)) if stamp > 0 else ""
 
 
 ROUTES = (
