@@ -197,9 +197,7 @@ def test_without_a_file_everything_is_told_at_once_and_nothing_kept(tmp_path: Pa
     assert len(alarm.told) == 1
 
 
-def test_changes_that_wait_for_the_disk_are_bounded_and_counted(
-    alarm: Turned, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_that_wait_for_the_disk_are_bounded_and_counted(alarm: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "MOST_CHANGES", 2)
     alarm.define("hot", **HOT)
     alarm.at_rest()
@@ -210,7 +208,9 @@ def test_changes_that_wait_for_the_disk_are_bounded_and_counted(
     assert alarm.state("hot") == RETURNED
     alarm.at_rest()
     rows: list[Any] = []
-    alarm.book.record.read(lambda connection: store.history(connection, "", 0, 1e11, 10), lambda *found: rows.append(found))
+    alarm.book.record.read(
+        lambda connection: store.history(connection, "", 0, 1e11, 10), lambda *found: rows.append(found)
+    )
     alarm.until(lambda: rows)
     assert [json.loads(bytes(row))["state"] for row in rows[0][0]] == [RETURNED, ACTIVE]
     assert alarm.book.record.lost == 4
@@ -404,7 +404,7 @@ def test_room_is_made_by_events_that_nobody_will_repeat(alarm: Turned) -> None:
     found.acknowledge("anna", True)
     alarm.book.changed(found, ACTIVE, telling="acknowledged")
     alarm.until(lambda: not found.kept.to_tell)
-    tree = {key: b"{}" for key in keys[:3]}
+    tree = dict.fromkeys(keys[:3], b"{}")
     follows = SimpleNamespace(state="live", tree=tree, replica=SimpleNamespace(epoch=1), close=lambda: None)
     subscriber, alarm.watch.subscriber = alarm.watch.subscriber, follows  # type: ignore[assignment]
     alarm.watch._live_since, alarm.watch.grace = time.monotonic(), 0.0

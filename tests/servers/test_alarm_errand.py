@@ -129,7 +129,9 @@ def test_one_that_is_closed_is_ended_and_nobody_told(stage: Stage, monkeypatch: 
     made = Errand(stage, TASK, stage.outcomes.append)
     # That it is looked at while it runs ends nothing.
     made._ended()
-    pids = [line.split()[1] for line in Path(f"/proc/self/fdinfo/{made._pidfd}").read_text().splitlines() if "Pid:" in line]
+    pids = [
+        line.split()[1] for line in Path(f"/proc/self/fdinfo/{made._pidfd}").read_text().splitlines() if "Pid:" in line
+    ]
     assert Path(f"/proc/{pids[0]}").exists()
     made.close()
     assert not Path(f"/proc/{pids[0]}").exists()

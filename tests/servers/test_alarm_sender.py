@@ -92,7 +92,10 @@ def test_an_address_is_called(tmp_path: Path, http: Http) -> None:
     refused = perform(ping(tmp_path, "@secret"))
     assert refused.error == "127.0.0.1: it answers 503 Said: not …"
     assert not refused.permanent
-    assert [(each.method, each.target) for each in http.requests] == [("GET", "/ping/abcdef"), ("GET", "/secret/abcdef")]
+    assert [(each.method, each.target) for each in http.requests] == [
+        ("GET", "/ping/abcdef"),
+        ("GET", "/secret/abcdef"),
+    ]
 
 
 def test_an_address_that_is_none_is_never_called(tmp_path: Path) -> None:

@@ -576,7 +576,9 @@ def test_the_manager_adds_and_updates_and_says_at_once_what_cannot_be(
     assert home.ask("scenario", "show", "hello")["code"] == "print(2)"
     home.call(lambda core: core.state.put({("scenario.hello", "code"): "x", ("scenario.main", "keys"): None}))
     home.call(lambda core: core.scenarios.store(core.state))
-    kept = home.call(lambda core: (core.state.section("scenario.hello")["code"], core.state.get("scenario.main", "keys")))
+    kept = home.call(
+        lambda core: (core.state.section("scenario.hello")["code"], core.state.get("scenario.main", "keys"))
+    )
     assert kept == ("print(2)", ["hello"])
 
 

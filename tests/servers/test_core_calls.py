@@ -249,7 +249,9 @@ def test_a_call_that_core_itself_fails_at_says_where_the_details_are() -> None:
 
 def test_a_variable_that_is_not_kept_is_not_set() -> None:
     with core_stage() as stage:
-        stage.call(lambda core: setattr(core.scenarios, "set_variable", lambda name, value, done: done(OSError("full"))))
+        stage.call(
+            lambda core: setattr(core.scenarios, "set_variable", lambda name, value, done: done(OSError("full")))
+        )
         stage.make("one", "set('level', 1)")
         stage.good("scenario", "run", "one")
         assert stage.ended("one")["reason"] == "ScenarioError: level is not kept: full"

@@ -62,7 +62,7 @@ class Sender(Server):
 
     def send(self) -> None:
         """Send a command."""
-        self.delivery.send(HEATER, MDP.new_id(), "cron warm", self._tell, self._keep, LIMIT)
+        self.delivery.send(HEATER, MDP.new_id(), "cron warm", self._note_end, self._note_kept, LIMIT)
 
     def fails(self, problem: str) -> None:
         """Wait until the one command that is on its way has a problem, and have its lifetime be over then."""
@@ -95,10 +95,10 @@ class Sender(Server):
         self.destroy()
         assert self.errors == 0, self.last_error
 
-    def _tell(self, how: str, why: str) -> None:
+    def _note_end(self, how: str, why: str) -> None:
         self.told.append((how, why))
 
-    def _keep(self) -> None:
+    def _note_kept(self) -> None:
         self.kept += 1
 
 
@@ -219,6 +219,21 @@ def test_what_titanic_may_have_is_sent_to_it_again_under_the_same_id_and_to_nobo
     assert device.done == []
 
 
+def test_what_titanic_may_have_waits_for_it_to_be_back(sender: Sender, titanic: FakeTitanic, device: Device) -> None:
+    titanic.deaf.set()
+    titanic.replies[UUID] = [b"200", b"true", b"200"]
+    sender.send()
+    (flight,) = sender.delivery._flights
+    sender.until(lambda: flight.problem == "titanic does not answer")
+    titanic.deaf.clear()
+    titanic.reopen.set()
+    assert sender.landed() == (DONE, "")
+    assert titanic.count(REQUEST) > 1
+    sender.until(lambda: titanic.closed == [UUID])
+    assert list(titanic.kept) == [UUID]
+    assert device.done == []
+
+
 def test_what_titanic_never_said_that_it_has_is_late(sender: Sender, titanic: FakeTitanic, device: Device) -> None:
     titanic.deaf.set()
     sender.send()
@@ -270,9 +285,7 @@ def test_a_refusal_is_told_with_its_reason(direct: Sender, device: Device, probl
     assert direct.landed() == (REFUSED, why or f"409: {'x' * delivery.SHOWN}")
 
 
-def test_what_waits_behind_others_can_be_late(
-    direct: Sender, device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waits_behind_others_can_be_late(direct: Sender, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "FLYING", 1)
     device.hangs = True
     direct.send()
@@ -335,6 +348,9 @@ def test_after_its_end_nothing_is_sent_and_nobody_told(
     monkeypatch.setattr(buscall, "WAITING", 300)
     asks.send()
     asks.until(lambda: asks.kept)
+    monkeypatch.setattr(buscall, "WAITING", 0)
+    asks.delivery._ask(next(iter(asks.delivery._flights)))
+    monkeypatch.setattr(buscall, "WAITING", 300)
     device.hangs = True
     tries.send()
     (flight,) = tries.delivery._flights

@@ -33,7 +33,9 @@ def localtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("where", ["zoneinfo/Europe/Paris", "zoneinfo/posix/Europe/Paris", "zoneinfo/right/Europe/Paris"])
+@pytest.mark.parametrize(
+    "where", ["zoneinfo/Europe/Paris", "zoneinfo/posix/Europe/Paris", "zoneinfo/right/Europe/Paris"]
+)
 def test_the_machine_s_zone_has_the_name_of_the_file_that_it_links_to(localtime: Path, where: str) -> None:
     localtime.symlink_to(Path("/nowhere") / where)
     assert machine_zone().key == "Europe/Paris"
@@ -59,13 +61,15 @@ def test_a_machine_whose_zone_was_never_set_has_utc(localtime: Path) -> None:
 
 def test_a_file_that_is_no_zone_is_said(localtime: Path) -> None:
     localtime.write_text("Europe/Paris\n")
-    with pytest.raises(ConfigError, match="^timezone: must be a time zone that this machine knows, as Europe/Paris"):
+    with pytest.raises(ConfigError, match=r"^timezone: must be a time zone that this machine knows, as Europe/Paris"):
         CoreConfig().check_here(BusConfig())
 
 
 @pytest.mark.parametrize("name", ["Europe/Pariss", "../../etc/passwd", "/etc/localtime", "Europe", "a\0b", "x" * 100])
 def test_what_is_no_zone_is_said(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"^timezone: must be a time zone .* the zones are in Debian's package tzdata"):
+    with pytest.raises(
+        ConfigError, match=r"^timezone: must be a time zone .* the zones are in Debian's package tzdata"
+    ):
         CoreConfig(timezone=name).check_here(BusConfig())
 
 
