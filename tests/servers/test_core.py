@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from raspy.common import MDP
-from raspy.servers.core import mirror
+from raspy.common.verbs import VerbError
+from raspy.servers.core import jobs, manager, mirror, state, variables
+from raspy.servers.core.cron import Firing
 from raspy.servers.core.delivery import exec_frames, place
 from tests.bus import eventually
 from tests.servers.core_house import House, house
@@ -126,7 +129,7 @@ def test_a_job_fires_and_says_so_once(home: House) -> None:
 
 
 def test_a_job_commands_a_device_through_titanic(home: House) -> None:
-    home.add_titanic()
+    titanic = home.add_titanic()
     fake = home.add_tank()
     home.start(titanic=True)
     home.eventually(
@@ -140,6 +143,8 @@ def test_a_job_commands_a_device_through_titanic(home: House) -> None:
     heater = home.ask("pi.fake.devices", "info", "heater")
     assert heater["details"]["by"] == "cron warm"
     assert home.ask("cron", "show", "warm")["note"] == "its command: done"
+    assert home.others["titanic"].call(titanic.statistics)["titanic.accepted"] == 1
+    eventually(lambda: not home.ask("pi.titanic.queue", "list")["requests"], "it is forgotten")
 
 
 def test_a_job_commands_a_device_where_there_is_no_titanic(home: House) -> None:
@@ -250,6 +255,10 @@ def test_a_change_that_the_disk_refuses_is_none(home: House) -> None:
         assert home.answer("cron", "set", "lights", {"when": "0 9 * * *", "label": "x" * 100})[1] == MDP.ERROR
         assert home.answer("cron", "set", "other", {"when": "0 9 * * *", "label": "x" * 100})[1] == MDP.ERROR
         assert home.answer("cron", "delete", "lights")[1] == MDP.ERROR
+        assert home.answer("variable", "set", "target", 5)[1] == MDP.ERROR
+        assert home.tree("/variable/") == {}
+        assert home.answer("scenario", "set", "hello", {"code": "#" * 100})[1] == MDP.ERROR
+        assert home.ask("scenarios", "list_keys") == []
         assert home.ask("cron", "list_keys") == ["lights"]
         after = home.ask("cron", "show", "lights")
         assert (after["settings"], after["next"]) == (before["settings"], before["next"])
@@ -329,7 +338,173 @@ def test_a_kept_job_that_is_no_good_costs_no_other(home: House) -> None:
     assert home.ask("cron", "list_keys") == ["good"]
 
 
+def test_there_are_so_many_jobs_and_no_more(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST", 1)
+    home.start()
+    home.ask("cron", "set", "one", {"when": "0 8 * * *"})
+    answer, status = home.answer("cron", "set", "two", {"when": "0 8 * * *"})
+    assert (status, answer) == (MDP.BAD_REQUEST, "there are 1 cron jobs already; delete one first")
+    home.ask("cron", "set", "one", {"when": "0 9 * * *"})
+    assert home.ask("cron", "list_keys") == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "problem"),
+    [
+        ("No!", {"when": "0 8 * * *"}, "its name is none"),
+        ("a", {"when": "0 8 * * *", "scenario": "No!"}, "scenario: 'No!' is not the name of one"),
+        ("a", {"when": "0 8 * * *", "command": {"device": "heater", "command": "c"}}, "command.device: "),
+        ("a", [], "Expected `object`"),
+    ],
+)
+def test_what_is_kept_and_is_no_job_says_why(home: House, name: str, kept: Any, problem: str) -> None:
+    home.start()
+    with pytest.raises(ValueError, match=problem):
+        home.call(lambda core: core.jobs.read(name, kept))
+
+
+def test_what_was_changed_in_the_store_is_taken_up_and_what_is_bad_stops_its_job_alone(home: House) -> None:
+    home.start()
+    home.ask("cron", "set", "lights", {"when": "0 8 * * *"})
+
+    def take(name: str, kept: Any) -> None:
+        home.call(lambda core: core.state.put({(f"cron.{name}", "settings"): kept}))
+        home.call(lambda core: core.jobs.taken({(f"cron.{name}", "settings"), ("variable", "x")}))
+
+    take("pump", {"when": "0 9 * * *"})
+    assert home.ask("cron", "list_keys") == ["lights", "pump"]
+    take("lights", {"when": "sometimes"})
+    assert home.ask("cron", "list_keys") == ["lights", "pump"]
+    assert home.call(lambda core: "lights" in core.cron.jobs) is False
+    answer, status = home.answer("cron", "show", "lights")
+    assert (status, answer.startswith("cron job lights: it cannot be used: ")) == (MDP.NOT_FOUND, True)
+    take("lights", {"when": "0 7 * * *"})
+    assert home.ask("cron", "show", "lights")["settings"]["when"] == "0 7 * * *"
+    assert "cron jobs" not in home.call(lambda core: core.conditions)
+    take("lights", None)
+    assert home.ask("cron", "list_keys") == ["pump"]
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_what_is_due_is_done_once_though_the_disk_is_slow_or_has_no_room_for_it(
+    home: House, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    home.start()
+    soon(home, "shot")
+    events = home.follow("/event/cron/")
+    if slow:
+        monkeypatch.setattr(jobs, "KEPT_IN", 0.0)
+    else:
+        monkeypatch.setattr(state, "LOCAL_ENTRIES", 0)
+        home.call(lambda core: core.state.put({("state.cron", "shot"): None}))
+    go_on(home)
+    eventually(lambda: events, "it fires")
+    if not slow:
+        told = home.call(lambda core: core.conditions["cron state"])
+        assert told == "core keeps at most 0 entries of what was done"
+        monkeypatch.undo()
+    home.ask("cron", "run", "shot")
+    eventually(lambda: len(events) > 1, "it fires by hand")
+    assert [event["cause"] for _, event in events] == ["time", "hand"]
+    home.call(lambda core: core.jobs._put())
+    assert "cron state" not in home.call(lambda core: core.conditions)
+
+
+def test_a_job_that_was_deleted_while_it_was_noted_does_nothing(home: House) -> None:
+    home.start()
+    firing = Firing("gone", 0.0, 0.0, 0, "due", MDP.new_id())
+    events = home.follow("/event/cron/")
+    home.call(lambda core: core.jobs._act(firing))
+    home.ask("cron", "set", "there", {"when": "0 0 1 1 *"})
+    home.ask("cron", "run", "there")
+    eventually(lambda: events, "the other fires")
+    assert [key for key, _ in events] == ["/event/cron/there"]
+
+
+def test_a_job_whose_scenario_is_not_active_says_so(home: House) -> None:
+    home.start()
+    home.ask("scenario", "set", "hello", {"code": "set('ran', True)"})
+    home.ask("cron", "set", "morning", {"when": "0 0 1 1 *", "scenario": "hello"})
+    events = home.follow("/event/cron/")
+    home.ask("cron", "run", "morning")
+    eventually(lambda: len(events) > 1, "it is told")
+    assert [event["state"] for _, event in events] == ["fired", "refused"]
+    assert events[1][1]["reason"] == home.ask("cron", "show", "morning")["note"]
+    assert events[1][1]["reason"] == "scenario hello is not run: see its state"
+    assert home.ask("variable", "list") == {}
+
+
+# The times of scenarios
+
+
+def times_of(home: House) -> list[str]:
+    """The expressions of all jobs."""
+    return sorted(home.call(lambda core: [job.settings.when for job in core.cron.jobs.values()]))
+
+
+def test_a_scenario_whose_place_was_lost_is_paused(home: House) -> None:
+    home.start(latitude=48.85, longitude=2.35)
+    conf = {"active": True, "schedule": ["0 8 * * *", "@sunset"]}
+    home.ask("scenario", "set", "hello", {"code": "1", "conf": conf})
+    assert times_of(home) == ["0 8 * * *", "@sunset"]
+    home.stop()
+    home.start()
+    home.eventually(lambda core: core.scenarios.scenarios["hello"].state == "paused", "it is paused")
+    reason = home.ask("scenario", "show", "hello")["reason"]
+    assert reason.startswith("schedule: ")
+    assert "latitude" in reason
+
+
+def test_a_schedule_that_was_shortened_before_it_is_resumed_has_no_more_times_than_it_says(home: House) -> None:
+    home.start()
+    conf = {"active": True, "schedule": ["0 8 * * *", "0 9 * * *", "0 10 * * *"]}
+    home.ask("scenario", "set", "hello", {"code": "1", "conf": conf})
+    ended: list[Any] = []
+
+    def act(core: Any) -> None:
+        core.scenarios.scenarios["hello"].pause("as in a test")
+        core.scenarios.resume("hello", ended.append)
+        core.scenarios.change("hello", {"conf": {"active": True, "schedule": ["0 7 * * *", "0 9 * * *"]}}, ended.append)
+
+    home.call(act)
+    eventually(lambda: len(ended) == 2, "both are kept")
+    assert ended == [None, None]
+    assert times_of(home) == ["0 7 * * *", "0 9 * * *"]
+    home.ask("scenario", "disable", "hello")
+    assert times_of(home) == []
+
+
 # Variables
+
+
+def test_there_are_so_many_variables_and_no_more(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variables, "MOST", 1)
+    home.start()
+    first = home.ask("variable", "set", "one", 1)
+    answer, status = home.answer("variable", "set", "two", 1)
+    assert (status, answer) == (MDP.BAD_REQUEST, "there are 1 variables already; delete one first")
+    # The same again wears no card; true is not 1.
+    assert home.ask("variable", "set", "one", 1) == first
+    assert home.ask("variable", "set", "one", True)["value"] is True
+    answer, status = home.answer("variable", "delete", "two")
+    assert (status, answer) == (MDP.NOT_FOUND, "no variable 'two'")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "problem"),
+    [
+        ("a", 5, "'a': a variable has value and time"),
+        ("a", {"value": 1}, "'a': a variable has value and time"),
+        ("a", {"value": 1, "time": True}, "a: its time must be Unix time, in s"),
+        ("a", {"value": 1, "time": "noon"}, "a: its time must be Unix time, in s"),
+        ("a", {"value": [], "time": 1}, "a: its value is no number, text, true or false"),
+        ("a", {"value": "x" * 2001, "time": 1}, "a: its value has more than 2000 characters"),
+        ("A", {"value": 1, "time": 1}, "'A' is no name"),
+    ],
+)
+def test_what_is_kept_and_is_no_variable_says_why(name: str, kept: Any, problem: str) -> None:
+    with pytest.raises(VerbError, match=re.escape(problem)):
+        variables.check_kept(name, kept)
 
 
 def test_a_variable_is_on_the_tree_and_survives_a_restart(home: House) -> None:
@@ -366,6 +541,53 @@ def test_a_scenario_is_made_run_and_deleted(home: House) -> None:
     assert home.ask("variable", "get", "greeted")["value"] is True
     home.ask("scenario", "delete", "hello")
     assert home.ask("scenarios", "list_keys") == []
+
+
+def test_what_does_not_run_is_not_stopped_and_what_is_not_paused_not_resumed(home: House) -> None:
+    home.start()
+    home.ask("scenario", "set", "hello", {"code": "1"})
+    for verb, reason in (("stop", "hello does not run: it is off"), ("resume", "hello is not paused, but off")):
+        assert home.answer("scenario", verb, "hello") == (reason, MDP.CONFLICT)
+    for verb in ("stop", "resume", "run", "show", "output", "enable", "delete"):
+        answer, status = home.answer("scenario", verb, "nobody")
+        assert (status, answer) == (MDP.NOT_FOUND, "no scenario 'nobody'; known are hello")
+
+
+def test_the_manager_adds_and_updates_and_says_at_once_what_cannot_be(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.start()
+    home.call(lambda core: core.scenarios.add("hello", {"water": "fake.tank/temperature"}, "print(1)"))
+    home.eventually(lambda core: "hello" in core.scenarios.scenarios, "it is there")
+    home.call(lambda core: core.scenarios.update("hello", code="print(2)"))
+    home.eventually(lambda core: core.scenarios.scenarios["hello"].code == "print(2)", "it is changed")
+    shown = home.ask("scenario", "show", "hello")
+    assert (shown["entries"], shown["conf"]) == ({"water": "fake.tank/temperature"}, {})
+    monkeypatch.setattr(manager, "MOST", 1)
+    for act, problem in (
+        (lambda core: core.scenarios.add("hello"), "there is a scenario hello already"),
+        (lambda core: core.scenarios.update("other"), "no scenario 'other'; known are hello"),
+        (lambda core: core.scenarios.update("hello", code="\0"), "code: must be text"),
+        (lambda core: core.scenarios.add("other"), "there can be 1 scenarios, and there are 1; delete some first"),
+        (lambda core: core.scenarios.update("hello", code="€" * 99_999), "a value has at most"),
+    ):
+        with pytest.raises(VerbError, match=re.escape(problem)):
+            home.call(act)
+    assert home.ask("scenario", "show", "hello")["code"] == "print(2)"
+    home.call(lambda core: core.state.put({("scenario.hello", "code"): "x", ("scenario.main", "keys"): None}))
+    home.call(lambda core: core.scenarios.store(core.state))
+    kept = home.call(
+        lambda core: (core.state.section("scenario.hello")["code"], core.state.get("scenario.main", "keys"))
+    )
+    assert kept == ("print(2)", ["hello"])
+
+
+def test_the_examples_can_be_taken(home: House) -> None:
+    home.start()
+    found = home.ask("scenarios", "examples")
+    assert found
+    names = home.ask("scenarios", "import", found[0])
+    assert names == sorted(found[0]["scenarios"])
 
 
 def test_code_that_cannot_be_compiled_says_where(home: House) -> None:
@@ -410,6 +632,12 @@ def test_everything_is_in_the_store_under_the_keys_of_the_manual(home: House) ->
     eventually(lambda: stored("scenario.main", "keys") == ["hello"], "the names are")
     assert "water" in stored("scenario.hello", "entries")
     assert stored("scenario.hello", "conf") == {}
+    # And what is changed there is so here.
+    body = json.dumps({"value": 26, "time": 1.0}).encode()
+    home.client.send("titanic.store", [b"set", b"pi.core", b"variable", b"target", body])
+    home.call(lambda core: core.state._mirror.look())
+    eventually(lambda: home.tree("/variable/").get("/variable/target", {}).get("value") == 26, "it is on the tree")
+    assert home.ask("variable", "get", "target") == {"value": 26, "time": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import pytest
 
@@ -171,7 +173,131 @@ def test_since_no_entry_is_refused_by_core_too() -> None:
         stage.ended("one")
 
 
+RAW = (
+    "import json, os\n"
+    "for number, call in enumerate(json.loads(settings['calls']), 1):\n"
+    "    os.write(3, json.dumps([number, *call]).encode())\n"
+    "    print(os.read(3, 5000).decode())\n"
+    "print('done')\n"
+)
+"""Calls as they are, of which nothing is checked before core has them."""
+
+
+def test_what_core_does_not_do_is_refused_with_its_reason() -> None:
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    refused = [
+        ("explode", [], "ScenarioError", "there is no explode"),
+        ("get", [], "ScenarioError", "get: "),
+        ("get", ["water", 1, 2, 3], "ScenarioError", "get: "),
+        ("get", [{}], "ScenarioError", "there is no entry '{}'; the entries are water, level"),
+        ("publish", ["fed", "tank!", {}], "ScenarioError", "name: 'tank!' is no name"),
+        ("publish", [5, "tank", {}], "ScenarioError", "kind: '5' is no name"),
+        ("publish", ["output", "heater", {}], "ScenarioError", "kind: output is for the servers' own events"),
+        ("publish", ["fed", "tank", [1]], "ScenarioError", "a field is wrong"),
+        ("publish", ["fed", "tank", {"a": deep}], "ScenarioError", "a field is nested more than"),
+        ("publish", ["fed", "tank", {"a": "x" * 8000}], "ScenarioError", "its fields are more than 8000 bytes"),
+        ("notify", ["look", "", "grave"], "ScenarioError", "severity: 'grave' is none of info, warning, critical"),
+        ("fire", ["nobody"], "ScenarioError", "there is no scenario 'nobody'"),
+        ("fire", [["one"]], "ScenarioError", "there is no scenario"),
+        ("command", [5, "power"], "ScenarioError", "'5' is no device"),
+        ("command", ["heater", "power"], "ScenarioError", "command: 'heater' is no device"),
+        ("command", ["level", "power"], "ScenarioError", "the entry level is of no device, but /variable/level"),
+        ("command", ["fake.heater", ""], "ScenarioError", "'' is no command"),
+        ("command", ["fake.heater", "x" * 101], "ScenarioError", f"'{'x' * 60}' is no command"),
+        ("command", ["fake.heater", "po\nwer"], "ScenarioError", "'po\\nwer' is no command"),
+        ("command", ["fake.heater", "power", deep], "ScenarioError", "the value is nested more than"),
+        ("command", ["fake.heater", "power", True, 0], "ScenarioError", "seconds: must be above 0"),
+        ("command", ["fake.heater", "power", True, -1], "ScenarioError", "seconds: '-1' is no number of 0 to"),
+        ("command", ["fake.heater", "power", True, True], "ScenarioError", "seconds: 'True' is no number"),
+        ("command", ["fake.heater", "power", True, None, "water"], "ScenarioError", "since needs seconds"),
+        ("command", ["fake.heater", "power", True, 60, "air"], "ScenarioError", "there is no entry 'air'"),
+        ("command", ["fake.heater", "power", True, 60, "level"], "NoValue", "level: "),
+        ("command", ["fake.heater", "power", True, 10, "water"], "StaleValue", "water: its last reading is 2"),
+        ("watch", ["water", 0, "soon"], "ScenarioError", "timeout: 'soon' is no number of 0 to 86400 s"),
+        ("set", ["No!", 1], "ScenarioError", "set: 'No!' is no name"),
+    ]
+    entries = {"water": WATER, "level": "/variable/level"}
+    with core_stage() as stage:
+        stage.tell(20.0, time=time.time() - 20)
+        calls = [[method, args] for method, args, _, _ in refused]
+        stage.make("one", RAW, entries, settings={"calls": json.dumps(calls)})
+        stage.good("scenario", "run", "one")
+        said = [json.loads(line) for line in stage.printed("one", "done").splitlines()[:-1]]
+        for (method, args, kind, reason), (_, found, text) in zip(refused, said, strict=True):
+            assert (found, text[: len(reason)]) == (kind, reason), (method, args)
+        assert stage.ended("one")["how"] == "finished"
+        assert stage.bus.tree("/event/fed/") == {}
+
+
+def test_a_call_that_core_itself_fails_at_says_where_the_details_are() -> None:
+    code = "try:\n    set('level', 1)\nexcept ScenarioError as error:\n    print(error)\n"
+    with core_stage() as stage:
+
+        def fail(*_: object) -> None:
+            raise ArithmeticError("as in a test")
+
+        stage.call(lambda core: setattr(core.scenarios, "set_variable", fail))
+        stage.make("one", code)
+        stage.good("scenario", "run", "one")
+        stage.printed("one", "set: ArithmeticError in core; its log has the details")
+        assert stage.ended("one")["how"] == "finished"
+        assert "as in a test" in stage.call(lambda core: core.last_error)
+        stage.call(lambda core: setattr(core, "errors", 0))
+
+
+def test_a_variable_that_is_not_kept_is_not_set() -> None:
+    with core_stage() as stage:
+        stage.call(
+            lambda core: setattr(core.scenarios, "set_variable", lambda name, value, done: done(OSError("full")))
+        )
+        stage.make("one", "set('level', 1)")
+        stage.good("scenario", "run", "one")
+        assert stage.ended("one")["reason"] == "ScenarioError: level is not kept: full"
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ([b"true", b"200"], True),
+        ([b"200"], None),
+        (None, ("CommandLost", "heater power: no answer in 5 s")),
+        ([], ("CommandLost", "heater power: no answer in 5 s")),
+        ([b"{", b"200"], ("CommandLost", "heater power: its answer is not understood")),
+        ([b"[" * 100_000, b"200"], ("CommandLost", "heater power: its answer is not understood")),
+        ([b'"no such command"', b"400"], ("ScenarioError", "heater power: no such command")),
+        ([b'"never"', b"501"], ("ScenarioError", "heater power: never")),
+        ([b'"it is blocked"', b"409"], ("CommandRefused", "heater power: it is blocked (409)")),
+        ([b"5", b"\xff\xff"], ("CommandRefused", "heater power: 5 (\ufffd\ufffd)")),
+    ],
+)
+def test_what_a_device_answers_is_an_answer_or_says_what_it_is(reply: list[bytes] | None, told: object) -> None:
+    said: list[object] = []
+    core: Any = None
+    made = calls.Calls(core, "one", {}, lambda text: None)
+    made._replied(said.append, lambda *refusal: said.append(refusal), "heater power", reply)
+    assert said == [told]
+
+
 # Waits
+
+
+def test_a_run_that_is_over_waits_for_nothing_and_is_told_nothing() -> None:
+    with core_stage() as stage:
+        stage.tell(20.0)
+        stage.make("one", "wait('water')", {"water": WATER})
+        stage.good("scenario", "run", "one")
+        eventually(lambda: stage.call(lambda core: len(core.values._watchers.get(WATER, []))) == 1)
+        made = stage.call(lambda core: core.scenarios.scenarios["one"]._calls)
+        child = stage.call(lambda core: core.scenarios.scenarios["one"]._child)
+        stage.call(lambda core: child.kill("as in a test"))
+        assert stage.ended("one")["reason"] == "as in a test"
+        assert stage.call(lambda core: (len(core.values._watchers.get(WATER, [])), made._waits)) == (0, {})
+        # What comes from it all the same, as core ends, does nothing.
+        stage.call(lambda core: made.take(child, 99, "set", ["level", 1]))
+        stage.call(lambda core: made.take(child, 100, "nothing", []))
+        assert stage.good("variable", "list") == {}
 
 
 def test_a_wait_that_a_signal_has_ended_is_nothing_to_core_any_more() -> None:

@@ -34,8 +34,6 @@ SHORTEST, SHARE = 1.0, 0.2
 """The share of a lease from a reading for which its command may be on its way, and the seconds that it always may."""
 UNCOUNTED = 0.5
 """Seconds on its way that are not taken off such a lease."""
-FLYING = 32
-"""Calls of one scenario that may wait for their answer; a scenario has one, unless it does not keep to its manners."""
 MOST_HELD = 64
 """Devices that one run may hold."""
 LONGEST_WAIT = 86_400.0
@@ -86,7 +84,6 @@ class Calls:
         self._held: dict[str, int] = {}
         """The devices that it has commanded, each with how many of the commands they have not turned down."""
         self._waits: dict[int, Wait] = {}
-        self._flying = 0
         self._over = False
         self._methods: dict[str, Callable[..., Any]] = {
             "get": self._get,
@@ -100,14 +97,21 @@ class Calls:
         }
 
     def take(self, child: Child, call: int, method: str, args: list[Any]) -> None:
-        """A call came in; it is answered now or later, once."""
+        """A call came in; it is answered now or later, once. How many wait for that is bounded by the child."""
         if self._over:
             return
-        if self._flying >= FLYING:
-            child.kill(f"it made {FLYING} calls without waiting for an answer")
-            return
-        self._flying += 1
-        self._do(child, call, method, args)
+        function = self._methods.get(method)
+        try:
+            if function is None:
+                raise Wrong(USE, f"there is no {str(method)[:40]}")
+            function(partial(self._answer, child, call), partial(self._refuse, child, call), *args)
+        except Wrong as error:
+            self._refuse(child, call, error.kind, str(error))
+        except (TypeError, ValueError, MDP.ClientError) as error:
+            self._refuse(child, call, USE, f"{method}: {error}")
+        except Exception as error:
+            self.core.report(error, f"{method} of scenario {self.name}")
+            self._refuse(child, call, USE, f"{method}: {type(error).__name__} in core; its log has the details")
 
     def close(self, release: bool) -> None:
         """The run is over.
@@ -131,29 +135,11 @@ class Calls:
         """The devices that it has commanded."""
         return list(self._held)
 
-    def _do(self, child: Child, call: int, method: str, args: list[Any]) -> None:
-        if self._over:
-            return
-        function = self._methods.get(method)
-        try:
-            if function is None:
-                raise Wrong(USE, f"there is no {str(method)[:40]}")
-            function(partial(self._answer, child, call), partial(self._refuse, child, call), *args)
-        except Wrong as error:
-            self._refuse(child, call, error.kind, str(error))
-        except (TypeError, ValueError, MDP.ClientError) as error:
-            self._refuse(child, call, USE, f"{method}: {error}")
-        except Exception as error:
-            self.core.report(error, f"{method} of scenario {self.name}")
-            self._refuse(child, call, USE, f"{method}: {type(error).__name__} in core; its log has the details")
-
     def _answer(self, child: Child, call: int, value: Any = None) -> None:
-        self._flying -= 1
         if not self._over:
             child.answer(call, value)
 
     def _refuse(self, child: Child, call: int, kind: str, text: str) -> None:
-        self._flying -= 1
         if not self._over:
             child.refuse(call, kind, text)
 

@@ -143,8 +143,6 @@ class Delivery:
             self._go_direct(flight)
 
     def _is_there(self, flight: Flight, reply: list[bytes] | None) -> None:
-        if flight not in self._flights:
-            return
         if reply is None:
             flight.problem = "the broker does not answer"
             self._later(flight)
@@ -156,8 +154,6 @@ class Delivery:
             self._go_direct(flight)
 
     def _taken(self, flight: Flight, reply: list[bytes] | None) -> None:
-        if flight not in self._flights:
-            return
         if reply is None:
             flight.problem = "titanic does not answer"
             self._try_later(flight)
@@ -181,8 +177,6 @@ class Delivery:
         self._call(caller, flight, flight.service, flight.body, partial(self._done, flight))
 
     def _done(self, flight: Flight, reply: list[bytes] | None) -> None:
-        if flight not in self._flights:
-            return
         if reply is None:
             flight.problem = f"{flight.service} does not answer"
             self.server.call_later(PAUSE, self._again, flight)
@@ -207,8 +201,6 @@ class Delivery:
             self.server.call_later(PAUSE, self._ask, flight)
 
     def _replied(self, flight: Flight, reply: list[bytes] | None) -> None:
-        if flight not in self._flights:
-            return
         status = reply[0][:3] if reply else b""
         if reply is not None and status == MDP.OK:
             self._forget(flight)

@@ -151,10 +151,7 @@ class Jobs:
         """
         if not ID.fullmatch(name):
             raise ValueError("its name is none: 1 to 63 of a-z, 0-9, _ and -")
-        try:
-            settings = msgspec.convert(kept, CronSettings)
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+        settings = msgspec.convert(kept, CronSettings)
         parse(settings.when, self.manager.place)
         self._check(settings)
         return settings
@@ -253,6 +250,8 @@ class Jobs:
             self.core.condition("cron state", str(error))
             if done is not None:
                 done(error)
+        else:
+            self.core.condition("cron state", None)
 
     def _changes(self) -> dict[tuple[str, str], Any]:
         """What is to be kept of what the jobs have done."""
