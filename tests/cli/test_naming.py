@@ -70,12 +70,11 @@ def test_a_server_that_fails_stands_in_nobodys_way_but_its_own(here: Here) -> No
 
 
 def test_one_that_gives_no_answer_is_named(here: Here) -> None:
-    with here.play("pi.stub.devices", None, ours=False):
-        with MajorDomoClient(here.bus.address) as client:
-            known = naming.Devices(here.request("exec", command, "heater", "power"), client)
-            client.timeout, client.retries = 100, 1
-            with pytest.raises(MDP.ClientError, match=r"^pi\.stub\.devices: no answer; raspy status shows how it is$"):
-                known.find("heater")
+    with here.play("pi.stub.devices", None, ours=False), MajorDomoClient(here.bus.address) as client:
+        known = naming.Devices(here.request("exec", command, "heater", "power"), client)
+        client.timeout, client.retries = 100, 1
+        with pytest.raises(MDP.ClientError, match=r"^pi\.stub\.devices: no answer; raspy status shows how it is$"):
+            known.find("heater")
 
 
 @pytest.mark.parametrize("word", ["label", "=x", ".label=x", "a.=x", "\udcff"])

@@ -16,7 +16,6 @@ import pytest
 
 from raspy.cli import request as asking
 from raspy.cli import watch
-from raspy.common import MDP
 from tests.bus import write_config
 from tests.cli.support_here import Here
 from tests.cli.test_titanic import one_line
