@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def test_a_broker_whose_key_is_not_there(root: Root) -> None:
     assert "raspy keys" in found.todo
 
 
-def test_why_nobody_answers(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_nobody_answers(root: Root, tmp_path: Path) -> None:
     assert bus.unreachable(BusConfig(broker_ip=f"ipc://{tmp_path}")).startswith("nobody listens there")
     port = free_block()
     here = BusConfig(broker_ip="127.0.0.1", broker_port=port)
@@ -89,13 +89,22 @@ def test_why_nobody_answers(root: Root, tmp_path: Path, monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", port)):
         assert bus.unreachable(here).startswith("somebody listens there, and says nothing")
     assert bus.unreachable(BusConfig(broker_ip="ipc://" + "x" * 200)) == "af_unix path too long"
-    monkeypatch.setattr(bus, "CONNECT", 0.05)
-    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as full:
+
+
+def test_a_broker_that_takes_no_connection(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus, "CONNECT", 0.1)
+    with ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory())
+        full = stack.enter_context(socket.socket(socket.AF_UNIX))
         full.bind(os.path.join(place, "5514"))
         full.listen(0)
-        with socket.socket(socket.AF_UNIX) as first:
-            first.connect(os.path.join(place, "5514"))
-            assert bus.unreachable(BusConfig(broker_ip=f"ipc://{place}")) == "nothing comes back within 0.05 s"
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(os.path.join(place, "5514"))
+        assert bus.unreachable(BusConfig(broker_ip=f"ipc://{place}")) == "more wait there than it takes: it hangs"
+        port = free_block()
+        stack.enter_context(socket.create_server(("127.0.0.1", port), backlog=0))
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        here = BusConfig(broker_ip="127.0.0.1", broker_port=port)
+        assert bus.unreachable(here) == "nothing comes back within 0.1 s"
 
 
 def test_a_broker_that_does_not_answer_is_looked_into(root: Root, tmp_path: Path) -> None:

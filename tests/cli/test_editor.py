@@ -189,11 +189,9 @@ def test_the_package_is_a_program(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["raspy", "--version"])
     monkeypatch.setattr(sys, "path", [str(TOP / "raspy"), *sys.path[1:]])
+    act, what = (runpy.run_module, "raspy") if how == "module" else (runpy.run_path, str(TOP / "raspy" / "__main__.py"))
     with pytest.raises(SystemExit) as end:
-        if how == "module":
-            runpy.run_module("raspy", run_name="__main__")
-        else:
-            runpy.run_path(str(TOP / "raspy" / "__main__.py"), run_name="__main__")
+        act(what, run_name="__main__")
     assert end.value.code == 0
     assert capsys.readouterr().out == f"raspy {__version__}\n"
     # Our own directory would offer raspy/common and the like as modules of any program.

@@ -63,10 +63,10 @@ def test_a_name_that_two_have_is_asked_back_and_this_hosts_own_is_preferred(here
 
 
 def test_a_server_that_fails_stands_in_nobodys_way_but_its_own(here: Here) -> None:
-    with here.play("pi.broken.devices", said("out of order", MDP.ERROR)):
-        with here.play("pi.stub.devices", devices(HEATER)):
-            assert here.json("exec", "heater", "power")["result"]["told"] == ["exec", "heater", "power"]
-            assert here.refused("exec", "pond", "power") == "pi.broken: out of order"
+    broken = here.play("pi.broken.devices", said("out of order", MDP.ERROR))
+    with broken, here.play("pi.stub.devices", devices(HEATER)):
+        assert here.json("exec", "heater", "power")["result"]["told"] == ["exec", "heater", "power"]
+        assert here.refused("exec", "pond", "power") == "pi.broken: out of order"
 
 
 def test_one_that_gives_no_answer_is_named(here: Here) -> None:

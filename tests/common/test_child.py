@@ -1,8 +1,7 @@
-"""One supervised server: what its process says and how it ends, with processes of sh and the clock that a test moves."""
+"""One supervised server: what its process says and how it ends, with processes of sh."""
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from raspy.common.child import (
     signal_name,
 )
 from raspy.common.process import RESTART
+from tests.bus import eventually
 from tests.support_devices import LIMIT
 
 SLEEP = ["/bin/sh", "-c", "exec sleep 1000"]
@@ -66,6 +66,11 @@ def make() -> Iterator[Make]:
 
 def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
+
+
+def trapping(act: str, number: str, ready: Path) -> list[str]:
+    """A process that does something else at a signal, from the moment that a file is there."""
+    return shell(f"trap '{act}' {number}; echo >{ready}; while :; do sleep 0.02; done")
 
 
 def test_a_life(make: Make) -> None:
@@ -113,9 +118,7 @@ def test_what_its_process_is_told(make: Make, tmp_path: Path) -> None:
         (f"exit {RESTART}", RESTART, "a restart was asked for"),
     ],
 )
-def test_why_it_has_ended(
-    make: Make, caplog: pytest.LogCaptureFixture, script: str, code: int, told: str
-) -> None:
+def test_why_it_has_ended(make: Make, caplog: pytest.LogCaptureFixture, script: str, code: int, told: str) -> None:
     server = make(shell(script))
     server.start()
     server.ended()
@@ -217,11 +220,10 @@ def test_what_it_says_is_short_and_printable(make: Make) -> None:
     assert len(server.status) < 600
 
 
-def test_one_that_ignores_sigterm_is_killed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    server = make(stop=50.0)
+def test_one_that_ignores_sigterm_is_killed(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = make(trapping("", "TERM", tmp_path / "trapped"), stop=50.0)
     server.start()
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)  # SIGTERM waits then, too
+    eventually((tmp_path / "trapped").exists)
     server.stop()
     assert 40 < server.in_s() <= 50
     server.expire()
@@ -230,12 +232,9 @@ def test_one_that_ignores_sigterm_is_killed(make: Make, caplog: pytest.LogCaptur
 
 
 def test_a_reload_waits_until_it_is_ready(make: Make, tmp_path: Path) -> None:
-    server = make(shell(f"trap 'exit 7' HUP; echo >{tmp_path}/trapped; while :; do sleep 0.02; done"))
+    server = make(trapping("exit 7", "HUP", tmp_path / "trapped"))
     server.start()
-    end = time.monotonic() + LIMIT
-    while not (tmp_path / "trapped").exists():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    eventually((tmp_path / "trapped").exists)
     server.reload()
     assert server.process is not None
     assert server.process.poll() is None
