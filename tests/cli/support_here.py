@@ -68,6 +68,18 @@ class Played:
                         worker.reply(request, *frames)
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What a command does with signals, which no process has to outlive, is over with it."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Here:
     """An appliance that is a broker alone, and its command line.
 
@@ -82,11 +94,8 @@ class Here:
     def raspy(self, *words: str) -> Done:
         """Run one command."""
         self._capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
+        with handlers_kept():
             code = main([*words, "--config", str(self.config)])
-        finally:
-            signal.signal(signal.SIGTERM, before)
         printed = self._capsys.readouterr()
         return subprocess.CompletedProcess(words, code, printed.out, printed.err)
 

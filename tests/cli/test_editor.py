@@ -15,6 +15,7 @@ import pytest
 from raspy import __version__
 from raspy.cli import editor, main, run
 from raspy.common import MDP
+from tests.cli.support_here import handlers_kept
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -174,7 +175,8 @@ def test_run_with_a_configuration_that_is_not_there(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(tmp_path / "raspy.toml")
-    assert run.main([word.format(path) for word in words]) == 2
+    with handlers_kept():
+        assert run.main([word.format(path) for word in words]) == 2
     assert f"{path}: cannot be read: No such file or directory" in capsys.readouterr().err
 
 

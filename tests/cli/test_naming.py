@@ -194,6 +194,9 @@ def test_what_completion_offers_of_core(here: Here, tmp_path: Path) -> None:
     assert offered("variables", "x") == []
     assert offered("jobs", "") == [], "core does not run"
     assert offered("servers", "nosuch") == []
+    for command in ("level", "temperature"):
+        here.put(f"/device/pi.x.tank/{command}", {"value": 1, "quality": "ok", "max_age": 60})
+    assert offered("devices", "pi.x") == ["pi.x.tank"]
     with here.play("pi.core.cron", said(["feed", "lamp", "feast"])) as cron:
         assert offered("jobs", "fe") == ["feast", "feed"]
         assert cron.got[-1] == [b"list_keys"]

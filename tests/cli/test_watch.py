@@ -220,9 +220,7 @@ def test_a_signal_ends_the_waiting_alone(
         if place == "titanic.request":
             monkeypatch.setattr(titanic, "_request", lambda body: [b"300"])
         told = terminal()
-        handler = signal.getsignal(signal.SIGTERM)
         assert here.raspy("request", "feeder", "turn").returncode == 130
-        assert signal.getsignal(signal.SIGTERM) is handler
         assert ended == ([signal.SIGTERM] if number == signal.SIGTERM else [])
         (line,) = told.getvalue().splitlines()
         if place == "titanic.request":
@@ -232,6 +230,13 @@ def test_a_signal_ends_the_waiting_alone(
         else:
             assert line == f"raspy: the request stays with titanic: {1:032x}; raspy queue info {1:032x} shows how it is"
         assert titanic.closed == []
+
+
+def test_sigterm_is_what_it_was_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with asking._terminable():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_command_of_another_thread_leaves_signals_alone() -> None:

@@ -210,7 +210,7 @@ def test_a_disk_without_room_is_told(bus: Bus, path: str, monkeypatch: pytest.Mo
     with keepers(bus, "one") as (one,):
         make(path, {("one", NOTES): b"2"})
         monkeypatch.setattr(copying, "RESERVE", 1 << 60)
-        with pytest.raises(BackupError, match="the disk has no room for 0.0 MB and the "):
+        with pytest.raises(BackupError, match=r"the disk has no room for 0\.0 MB and the "):
             restore(bus, path)
         assert one.read() == "one"
 
@@ -228,9 +228,9 @@ def test_a_restore_that_is_not_over_stands_in_the_way(bus: Bus, path: str) -> No
 
 def test_what_a_disk_refuses_is_told(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     with keepers(bus, "one"):
-        with coordinator(bus) as made, open("/dev/full", "wb", buffering=0) as full:
-            with pytest.raises(BackupError, match="the file: No space left on device"):
-                made.backup(full)
+        full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115  closed with what is told of it
+        with full, coordinator(bus) as made, pytest.raises(BackupError, match="the file: No space left on device"):
+            made.backup(full)  # type: ignore[arg-type]
         with coordinator(bus) as made:
             result = made.backup(io.BytesIO())  # type: ignore[arg-type]
             assert result["left"] == {}, "what has no descriptor shares no disk"
