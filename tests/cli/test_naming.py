@@ -18,7 +18,6 @@ from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 from tests.bus import eventually, write_config
 from tests.cli.support_here import Frames, Here, said
-from tests.cli.test_titanic import one_line
 
 HEATER = {"name": "heater", "label": "Tank heater"}
 BOARD = {"name": "board", "label": "", "subdevices": {"a": {"name": "board.a", "label": "Pump"}}}
@@ -194,8 +193,8 @@ def test_what_completion_offers_of_core(here: Here, tmp_path: Path) -> None:
     assert offered("variables", "x") == []
     assert offered("jobs", "") == [], "core does not run"
     assert offered("servers", "nosuch") == []
-    for command in ("level", "temperature"):
-        here.put(f"/device/pi.x.tank/{command}", {"value": 1, "quality": "ok", "max_age": 60})
+    for value in ("level", "temperature"):
+        here.put(f"/device/pi.x.tank/{value}", {"value": 1, "quality": "ok", "max_age": 60})
     assert offered("devices", "pi.x") == ["pi.x.tank"]
     with here.play("pi.core.cron", said(["feed", "lamp", "feast"])) as cron:
         assert offered("jobs", "fe") == ["feast", "feed"]
@@ -260,4 +259,4 @@ def test_a_logger_that_answers_badly_is_told(
 
 
 def test_without_a_logger_it_is_one_line(here: Here) -> None:
-    one_line(here.raspy("history", "/device/x"), "the logger is not there")
+    assert "the logger is not there" in here.refused("history", "/device/x")

@@ -18,7 +18,6 @@ from raspy.cli import request as asking
 from raspy.cli import watch
 from tests.bus import write_config
 from tests.cli.support_here import Here
-from tests.cli.test_titanic import one_line
 from tests.fake_titanic import FakeTitanic
 from tests.support_devices import LIMIT
 
@@ -102,7 +101,7 @@ def test_a_key_that_is_deleted(here: Here, json_lines: bool, capsys: pytest.Capt
 
 
 def test_a_watch_ends_after_its_time(here: Here) -> None:
-    one_line(here.raspy("watch", "/nothing", "--for", "0.1"), "nothing under '/nothing' in 0.1 s")
+    assert here.refused("watch", "/nothing", "--for", "0.1") == "nothing under '/nothing' in 0.1 s"
     here.put(LEVEL, {"value": 1, "quality": "ok", "max_age": 60})
     done = here.raspy("watch", "/device", "--for", "0.5")
     assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, "")
