@@ -26,7 +26,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 def seconds(text: str) -> float:
     """A time, as ``90``, ``90s``, ``10m`` or ``2h``."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(s|m|min|h|d)?", text)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(s|m|min|h|d)?", text, re.ASCII)
     if match is None or float(match[1]) == 0:
         raise ArgumentTypeError(f"{text[:30]!r} is no time: a number above 0 and s, m, h or d, as 10m")
     return float(match[1]) * UNITS[match[2] or ""]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.support_here import Here, here_on
 from tests.support_processes import Appliance, wait_for
 
 
@@ -20,3 +21,10 @@ def appliance() -> Iterator[Appliance]:
         yield made
     finally:
         made.destroy()
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """The command line in this process, and a broker of its own."""
+    with here_on(capsys) as made:
+        yield made

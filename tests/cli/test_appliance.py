@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raspy.cli import bootfiles, cloudinit, firstboot, tomltext
+from raspy.cli import bootfiles, cloudinit, firstboot, main, tomltext
 from raspy.common import appliance
 from raspy.common.toml import FILE_LIMIT
 from tests.support_processes import raspy
@@ -721,6 +721,49 @@ def test_the_command(card: Card) -> None:
     done = raspy("appliance", "request", **words)
     assert done.returncode == 1
     assert "appliance request: " in done.stderr
+
+
+def test_what_it_says_to_a_human(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> list[str]:
+        assert main(["appliance", *words]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert told("status") == ["this machine is no appliance"]
+    assert told("request") == []
+    listens = card.root / appliance.LISTENS.lstrip("/")
+    listens.parent.mkdir(parents=True)
+    listens.symlink_to("nowhere")
+    card.boot.joinpath("raspy.toml").write_text("x")
+    (problem,) = told("first-boot")
+    assert problem.startswith("problem: raspy.toml on the boot partition was not taken: ")
+    (card.etc / "factory-reset").touch()
+    assert told("status") == [
+        "this machine is an appliance",
+        "at the next start everything is set back as it left the factory",
+        problem,
+    ]
+    (card.boot / "user-data").write_text("#cloud-config\n")
+    (card.root / "run/cloud-init").mkdir(parents=True)
+    (card.root / "run/cloud-init/result.json").write_text("{}")
+    assert told("customised") == ["cloud-init rests from now on"]
+    (card.boot / "user-data").write_text("#cloud-config\nhostname: pond\n")
+    assert told("customised") == ["again is under way"]
+
+
+def test_only_root_changes_an_appliance(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], card: Card
+) -> None:
+    def never(*_: object) -> str:
+        raise AssertionError("it is done")
+
+    monkeypatch.delenv("RASPY_TEST_ROOT")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for name in ("first_boot", "requested"):
+        monkeypatch.setattr(firstboot, name, never)
+    monkeypatch.setattr(cloudinit, "customised", never)
+    for verb in ("first-boot", "request", "customised"):
+        assert main(["appliance", verb]) == 1
+        assert capsys.readouterr().err == f"raspy: appliance {verb}: it takes root\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"problems": 3}', b"\xff", b'{"problems": [1]}'])

@@ -15,14 +15,14 @@ import pytest
 
 from raspy.common import MDP
 from raspy.common.backup import client, copying, exchange, staging
-from raspy.common.backup.desk import Desk
+from raspy.common.backup.desk import BACKUP, Desk
 from raspy.common.backup.exchange import Exchange
 from raspy.common.backup.parts import BackupError, Part, is_restoring, staged
 from raspy.common.database import Database
 from raspy.common.devices.host import DeviceServer
 from raspy.common.directories import exchange_directory
 from raspy.common.pool import PoolFull
-from raspy.common.verbs import VerbError
+from raspy.common.verbs import Later, VerbError
 from raspy.servers.core.entries import SCHEMAS, read_all, write_rows
 from raspy.servers.core.server import Core
 
@@ -441,6 +441,10 @@ class Loop:
         self.jobs: list[Any] = []
         self.timers: list[Any] = []
         self.again = False
+        self.reported: list[str] = []
+
+    def report(self, error: BaseException, what: str) -> None:
+        self.reported.append(f"{what}: {error}")
 
     def get_instance_id(self) -> str:
         return "x"
@@ -459,7 +463,12 @@ class Loop:
     def work(self) -> None:
         """Do what was given to the pool, then what is due."""
         for (function, *args), done in [self.jobs.pop() for _ in list(self.jobs)]:
-            done(function(*args), None)
+            try:
+                result = function(*args)
+            except Exception as error:
+                done(None, error)
+            else:
+                done(result, None)
         for function, args in [self.timers.pop() for _ in list(self.timers)]:
             function(*args)
 
@@ -498,6 +507,157 @@ def test_what_is_decided_is_seen_though_nobody_is_told(place: Path) -> None:
         assert loop.again
         settle()
         assert Desk(loop).status()["restored"] == [held.id]
+
+
+@pytest.fixture
+def loop(place: Path) -> Any:
+    """A server's, whose pool has room."""
+    made = Loop()
+    made.full = False
+    return made
+
+
+def broken(*_: object) -> Any:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def answer(later: Later) -> tuple[Any, bytes]:
+    """What was answered, and its status."""
+    frames: list[list[bytes]] = []
+    later.then(frames.append)
+    ((body, status),) = frames
+    return json.loads(body), status
+
+
+def test_one_thing_at_a_time(place: Path, loop: Any) -> None:
+    desk = Desk(loop)
+    desk.begin(ID, "save")
+    for doing in ("save", "stage"):
+        with pytest.raises(VerbError, match="another backup or restore is under way here") as refused:
+            desk.begin("f" * 16, doing)
+        assert refused.value.status == MDP.CONFLICT
+    assert desk.status()["id"] == ID
+
+
+def test_a_save_that_fails_says_why_and_one_that_works_what_it_has(place: Path, loop: Any) -> None:
+    desk = Desk(loop)
+    desk.begin(ID, "save")
+    loop.work()
+    told = desk.status()
+    assert (told["state"], told["members"]) == ("failed", [])
+    assert "RASPY_EXCHANGE" in told["problem"], "nobody has made a place for it"
+    os.makedirs(exchange.work(ID, "core"))
+    desk.begin(ID, "save")
+    loop.work()
+    told = desk.status()
+    assert (told["state"], told["problem"], told["members"]) == ("done", "", [])
+    assert loop.timers == [], "nothing is to be looked after"
+
+
+def test_what_is_discarded_while_it_is_made_is_not_kept(place: Path, loop: Any) -> None:
+    desk = Desk(loop)
+    put(Path(exchange.work(ID, "core")), {copying.LISTING: '[{"file": "0", "name": "x", "size": 0, "schema": 0}]'})
+    desk.begin(ID, "stage")
+    later = desk.discard(ID)
+    # It waits for the job, which sees that it is not wanted.
+    for _ in range(3):
+        loop.work()
+    assert answer(later) == ("discarded", MDP.OK)
+    assert (desk.status()["state"], desk.status()["problem"]) == ("failed", "cancelled")
+    assert staged(str(place)) == []
+
+
+def test_what_is_decided_is_not_discarded(place: Path, loop: Any) -> None:
+    stage(place)
+    decide("core")
+    desk = Desk(loop)
+    later = desk.discard(ID)
+    loop.work()
+    assert answer(later) == ("this restore is decided, and cannot be discarded", MDP.CONFLICT)
+    desk.begin("f" * 16, "stage")
+    loop.work()
+    assert desk.status()["problem"] == "another restore waits for this server's restart: restart it first"
+    assert staged(str(place)) == [ID]
+
+
+def test_a_disk_that_does_not_let_it_be_discarded_is_told(
+    place: Path, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(place)
+    monkeypatch.setattr(staging, "drop", broken)
+    later = Desk(loop).discard(ID)
+    loop.work()
+    text, status = answer(later)
+    assert ("Input/output error" in text, status) == (True, MDP.ERROR)
+
+
+def test_who_commits_what_is_not_decided_is_refused(place: Path, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(loop)
+
+    def committed() -> tuple[Any, bytes]:
+        later = desk.commit(ID)
+        loop.work()
+        return answer(later)
+
+    assert committed() == ("no such restore is staged here", MDP.NOT_FOUND)
+    stage(place)
+    assert committed() == ("this restore is not decided", MDP.CONFLICT)
+    with monkeypatch.context() as patch:
+        patch.setenv("RASPY_EXCHANGE", "/" + "x" * 300)
+        text, status = committed()
+        assert ("File name too long" in text, status) == (True, MDP.ERROR)
+    assert not loop.again
+    decide("core")
+    assert committed() == ("restarting", MDP.OK)
+    assert loop.again
+    loop.again = False
+    assert committed() == ("restarting", MDP.OK)
+    assert not loop.again, "it is leaving already"
+
+
+def test_a_restore_is_looked_after_again_when_that_could_not_be_done(
+    place: Path, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(place)
+    desk = Desk(loop)
+    desk.start()
+    desk.start()
+    assert len(loop.timers) == 1, "once is enough"
+    loop.stopping = True
+    loop.work()
+    assert (len(loop.timers), loop.jobs) == (1, []), "not while it ends"
+    loop.stopping = False
+    with Exchange():
+        with monkeypatch.context() as patch:
+            patch.setattr(staging, "verdict", broken)
+            loop.work()  # the look is given to the pool
+            loop.work()
+        assert loop.reported == ["looking after a restore: [Errno 5] Input/output error"]
+        for _ in range(3):
+            loop.work()
+            assert len(loop.jobs) == 1, "and again"
+        assert staged(str(place)) == [ID]
+    # Nobody restores any more, so nobody decides.
+    for _ in range(3):
+        loop.work()
+    assert (staged(str(place)), loop.timers, loop.again) == ([], [], False)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 16, "0" * 15, "0" * 33, "../" + "0" * 16, "A" * 16])
+def test_an_id_that_is_none_is_refused(loop: Any, text: str) -> None:
+    loop.desk = Desk(loop)
+    for verb in ("save", "stage", "discard", "commit"):
+        with pytest.raises(VerbError, match="is no ID: 16 to 32 hexadecimal digits") as refused:
+            BACKUP.find([f"backup_{verb}".encode()]).call(loop, [text.encode()])
+        assert refused.value.status == MDP.BAD_REQUEST
+    assert loop.jobs == []
+
+
+def test_a_server_that_keeps_nothing_says_so(loop: Any) -> None:
+    loop.desk, loop.name = None, "pi.core"
+    with pytest.raises(VerbError, match=r"pi\.core keeps nothing") as refused:
+        BACKUP.find([b"backup_status"]).call(loop, [])
+    assert refused.value.status == MDP.NOT_FOUND
 
 
 def test_the_file_of_a_backup_leaves_room_to_the_servers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

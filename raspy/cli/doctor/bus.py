@@ -68,6 +68,9 @@ def unreachable(bus: BusConfig) -> str:
             socket.create_connection((bus.broker_ip.strip("[]"), bus.broker_port), CONNECT).close()
     except TimeoutError:
         return f"nothing comes back within {CONNECT:g} s"
+    except BlockingIOError:
+        # On a socket of the file system at once, and never a timeout (connect(2), EAGAIN).
+        return "more wait there than it takes: it hangs"
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
             return "nobody listens there, so the broker does not run"
