@@ -60,7 +60,7 @@ else
 	@failed=0; \
 	$(MEASURE) $(PYTEST) --junitxml=build/tests-measured.xml -m $(ORDINARY) $(MEASURED) || failed=1; \
 	$(PYTEST) --junitxml=build/tests.xml -m $(ORDINARY) $(addprefix --ignore=,$(MEASURED)) $(LONG) tests || failed=1; \
-	$(RUN) -m tests.covered || failed=1; \
+	$(RUN) -m tests.covered build/tests-measured.xml || failed=1; \
 	exit $$failed
 endif
 

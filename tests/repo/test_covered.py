@@ -79,6 +79,20 @@ def test_a_branch_that_was_not_taken_fails(tree: Path) -> None:
     assert done.stderr == f"coverage: {os.path.join('thing', 'signs.py')}: 66.7 %, below 90 %\n"
 
 
+SKIPPED = '<testcase name="a"><skipped type="pytest.{}" message="needs root" /></testcase>'
+REPORT = '<testsuites><testsuite><testcase name="b" />{}</testsuite></testsuites>'
+
+
+@pytest.mark.parametrize(("more", "code"), [(SKIPPED.format("skip"), 0), (SKIPPED.format("xfail"), 1), ("", 1)])
+def test_where_tests_were_skipped_it_is_told_and_not_judged(tree: Path, more: str, code: int) -> None:
+    measure(tree, 1)
+    (tree / "tests.xml").write_text(REPORT.format(more))
+    done = run(tree, "-m", "tests.covered", "tests.xml")
+    assert done.returncode == code, done.stderr
+    assert "signs.py: 66.7 %, below 90 %" in done.stderr
+    assert ("1 of the measured tests were skipped here" in done.stdout) is (code == 0)
+
+
 def test_a_module_that_nothing_imports_fails(tree: Path) -> None:
     (tree / "thing/other.py").write_text("NAME = 1\n")
     measure(tree, 1, -1)
