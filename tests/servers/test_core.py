@@ -13,7 +13,7 @@ import pytest
 
 from raspy.common import MDP
 from raspy.common.verbs import VerbError
-from raspy.servers.core import jobs, manager, mirror, state, variables
+from raspy.servers.core import delivery, jobs, manager, mirror, state, variables
 from raspy.servers.core.cron import Firing
 from raspy.servers.core.delivery import exec_frames, place
 from tests.bus import eventually
@@ -128,7 +128,8 @@ def test_a_job_fires_and_says_so_once(home: House) -> None:
     assert events[0][1]["late"] < 60
 
 
-def test_a_job_commands_a_device_through_titanic(home: House) -> None:
+def test_a_job_commands_a_device_through_titanic(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FORGET", 0.05)
     titanic = home.add_titanic()
     fake = home.add_tank()
     home.start(titanic=True)

@@ -107,6 +107,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "TRY", 0.3)
     monkeypatch.setattr(delivery, "PAUSE", 0.02)
     monkeypatch.setattr(delivery, "AFTER", 0.2)
+    monkeypatch.setattr(delivery, "FORGET", 0.05)
 
 
 @pytest.fixture
