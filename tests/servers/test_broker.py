@@ -360,6 +360,29 @@ def test_a_request_that_kills_its_workers_is_answered_in_the_end(own: bool) -> N
         assert bus.call(lambda broker: (broker.workers, broker.services)) == ({}, {})
 
 
+def silence(broker: Broker) -> None:
+    """All workers have been silent for too long."""
+    for worker in broker.workers.values():
+        worker.expiry = 0.0
+    broker.purge_workers()
+
+
+def test_the_workers_of_a_process_that_stalls_are_not_tried_one_after_the_other() -> None:
+    with running_bus(heartbeat=FOR_EVER_MS, attempts=2) as bus:
+        client, service = bus.stage.client(), unique()
+        for _ in range(3):
+            bus.stage.worker(service)
+        bus.eventually(lambda broker: len(broker.workers) == 3)
+        client.request(service, b"precious")
+        bus.eventually(lambda broker: any(worker.request for worker in broker.workers.values()))
+        bus.call(silence)
+        assert bus.call(lambda broker: (len(broker.workers), broker.queued)) == (0, 1)
+        again = bus.stage.worker(service)
+        again.reply(again.request(), b"done")
+        assert client.reply().body == [b"done"]
+        bus.at_rest()
+
+
 def test_a_request_of_a_dead_worker_comes_before_those_that_wait(bus: Bus) -> None:
     client, service = bus.stage.client(), unique()
     first, _ = bus.stage.busy_worker(service, client, b"0")

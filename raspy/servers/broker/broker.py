@@ -22,7 +22,7 @@ from raspy.servers.broker.presence import Presence
 from raspy.servers.broker.proxy import Proxy
 from raspy.servers.broker.rules import may_send
 from raspy.servers.broker.settings import MESSAGE_LIMIT, BrokerConfig, check_address
-from raspy.servers.broker.state import Budget
+from raspy.servers.broker.state import Budget, Worker
 
 BATCH = 200
 """Messages taken before timers and other sockets have their turn."""
@@ -195,16 +195,20 @@ class Broker(Majordomo):
     def send_heartbeats(self) -> None:
         """Send a heartbeat to every worker, idle or busy, to which nothing was sent for a while."""
         before = time.monotonic() - self.HEARTBEAT_INTERVAL / 2000
-        for worker in list(self.workers.values()):
-            if worker.sent < before and not self.send_to_worker(worker, MDP.W_HEARTBEAT):
-                self._lose(worker, "its connection closed without a goodbye: it crashed or was killed")
+        self._beat([worker for worker in self.workers.values() if worker.sent < before])
+
+    def _beat(self, workers: list[Worker]) -> None:
+        """Send them a heartbeat; those to whom that is not possible are gone."""
+        gone = [worker for worker in workers if not self.send_to_worker(worker, MDP.W_HEARTBEAT)]
+        self._lose(gone, "its connection closed without a goodbye: it crashed or was killed")
 
     def purge_workers(self) -> None:
         """Forget the workers that have been silent for too long, and the requests that nobody waits for any more."""
         now = time.monotonic()
-        for worker in [w for w in self.workers.values() if w.expiry < now]:
-            silent = self.HEARTBEAT_EXPIRY / 1000
-            self.delete_worker(worker, True, f"it gave no sign of life for {silent:g} s")
+        silent = [worker for worker in self.workers.values() if worker.expiry < now]
+        for worker in silent:
+            self.send_to_worker(worker, MDP.W_DISCONNECT)
+        self._lose(silent, f"it gave no sign of life for {self.HEARTBEAT_EXPIRY / 1000:g} s")
         if not self.queued:
             return
         # Not only at the head: a request may have less time than those before it.
@@ -220,9 +224,7 @@ class Broker(Majordomo):
 
     def _probe(self, last: bool) -> None:
         self._probing = not last
-        for worker in list(self.workers.values()):
-            if not self.send_to_worker(worker, MDP.W_HEARTBEAT):
-                self._lose(worker, "its connection closed without a goodbye: it crashed or was killed")
+        self._beat(list(self.workers.values()))
 
     def update_statistic(self, oid: str = "") -> None:
         """Bring the values that are counted elsewhere up to date."""

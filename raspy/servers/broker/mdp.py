@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import zmq
@@ -161,7 +161,7 @@ class Majordomo(Executive, Statistics):
                 return
             worker.request = None
             request.attempts -= 1
-            self._lose(worker, "its connection is gone")
+            self._lose([worker], "its connection is gone")
         self._queue(service, request, first=True)
 
     def _queue(self, service: Service, request: Request, first: bool = False) -> None:
@@ -195,7 +195,7 @@ class Majordomo(Executive, Statistics):
         command = msg[0]
         worker = self.workers.get(sender)
         if worker is not None and worker.key != self.door.speaker:
-            self._lose(worker, "another host has taken its address")
+            self._lose([worker], "another host has taken its address")
             worker = None
         if command == MDP.W_REPLY:
             if len(msg) < 4 or msg[2]:
@@ -218,7 +218,7 @@ class Majordomo(Executive, Statistics):
                 self._ready(sender, msg[1])
         elif command == MDP.W_DISCONNECT:
             if worker is not None:
-                self._lose(worker, "")
+                self._lose([worker], "")
         elif command == MDP.W_REQUEST:
             self._unexpected(sender, worker)
         else:
@@ -296,26 +296,31 @@ class Majordomo(Executive, Statistics):
         """
         if disconnect:
             self.send_to_worker(worker, MDP.W_DISCONNECT)
-        self._lose(worker, reason)
+        self._lose([worker], reason)
 
-    def _lose(self, worker: Worker, reason: str) -> None:
-        service, request = worker.service, worker.request
-        if self.workers.pop(worker.address, None) is None or service is None:
-            return
-        worker.request = None
-        service.waiting.pop(worker.address, None)
-        service.count -= 1
-        self.presence.left(service, reason)
-        if request is not None:
-            self._again(service, request)
-        if service.count == 0:
-            service.ours = False
-            self._drop_if_unused(service)
+    def _lose(self, workers: Iterable[Worker], reason: str) -> None:
+        """Forget workers, and only then give to others what they held: those of a process are lost together."""
+        left: list[tuple[Service, Request | None]] = []
+        for worker in workers:
+            service, request = worker.service, worker.request
+            if self.workers.pop(worker.address, None) is None or service is None:
+                continue
+            worker.request = None
+            service.waiting.pop(worker.address, None)
+            service.count -= 1
+            self.presence.left(service, reason)
+            left.append((service, request))
+        for service, request in left:
+            if request is not None:
+                self._again(service, request)
+        for service, _ in left:
+            if service.count == 0:
+                service.ours = False
+                self._drop_if_unused(service)
 
     def silence(self, keys: set[str]) -> None:
         """Forget workers, requests and replies of hosts whose keys are revoked."""
-        for worker in [worker for worker in self.workers.values() if worker.key in keys]:
-            self._lose(worker, REVOKED)
+        self._lose([worker for worker in self.workers.values() if worker.key in keys], REVOKED)
         self._withdraw(lambda request: request.key in keys)
         self.outbox.silence(keys)
 
