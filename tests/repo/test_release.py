@@ -6,6 +6,7 @@ import datetime
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -220,8 +221,19 @@ def test_one_that_is_ended_leaves_all_as_it_was(clone: Clone, name: str) -> None
     clone.write("build/do-tests", f"kill -{name} $(cat build/pid)")
     command = ["sh", "-c", 'echo $$ >build/pid; exec "$0" scripts/release 0.2.0', sys.executable]
     who = {f"GIT_{role}_{what}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+    def heard() -> None:
+        # Where the tests run under nohup it is ignored by all that they start.
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
+
     done = subprocess.run(
-        command, cwd=clone.top, env={**os.environ, **who}, capture_output=True, timeout=110, check=False
+        command,
+        cwd=clone.top,
+        env={**os.environ, **who},
+        capture_output=True,
+        timeout=110,
+        check=False,
+        preexec_fn=heard,
     )
     assert done.returncode == 1
     assert clone.steps() == ["lint CI=" + os.environ.get("CI", ""), "tests CI=true"]
