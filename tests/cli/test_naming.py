@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from raspy.cli import exec as command
-from raspy.cli import logger, naming
+from raspy.cli import logger, naming, titanic
 from raspy.common import MDP
 from raspy.common.mdcliapi import MajorDomoClient
 from tests.bus import eventually, write_config
@@ -256,6 +256,24 @@ def test_a_logger_that_answers_badly_is_told(
         with pytest.raises(MDP.ClientError) as error:
             asked.ask(dict[str, int], "series")
         assert str(error.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (said("there is none", MDP.NOT_FOUND), "titanic.store: there is none"),
+        ([b"\xff", MDP.OK], "titanic.store: its answer is not understood: "),
+        (said({"services": 1}), "titanic.store: its answer is not understood: Expected `object`"),
+        ([b"[" * 5000, MDP.OK], "titanic.store: its answer is not understood: "),
+        (None, "titanic.store: no answer in 0.1 s; what was to be done may be done, or may be done yet"),
+    ],
+)
+def test_a_titanic_that_answers_badly_is_told(
+    here: Here, monkeypatch: pytest.MonkeyPatch, answer: Frames | None, told: str
+) -> None:
+    monkeypatch.setattr(titanic, "PATIENCE", 0.1)
+    with here.play("pi.titanic.store", answer):
+        assert here.refused("store", "list").startswith(told)
 
 
 def test_without_a_logger_it_is_one_line(here: Here) -> None:
