@@ -126,7 +126,7 @@ def test_a_job_fires_and_says_so_once(home: House) -> None:
 
 
 def test_a_job_commands_a_device_through_titanic(home: House) -> None:
-    home.add_titanic()
+    titanic = home.add_titanic()
     fake = home.add_tank()
     home.start(titanic=True)
     home.eventually(
@@ -140,6 +140,8 @@ def test_a_job_commands_a_device_through_titanic(home: House) -> None:
     heater = home.ask("pi.fake.devices", "info", "heater")
     assert heater["details"]["by"] == "cron warm"
     assert home.ask("cron", "show", "warm")["note"] == "its command: done"
+    assert home.others["titanic"].call(titanic.statistics)["titanic.accepted"] == 1
+    eventually(lambda: not home.ask("pi.titanic.queue", "list")["requests"], "it is forgotten")
 
 
 def test_a_job_commands_a_device_where_there_is_no_titanic(home: House) -> None:

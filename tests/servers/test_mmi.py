@@ -189,6 +189,19 @@ def test_workers_of_a_service_that_waits_for_its_first(bus: Bus) -> None:
     assert client.ask(b"mmi.service", name) == [b"404"]
 
 
+@pytest.mark.parametrize("lifetime", [None, 2.0])
+def test_an_id_before_what_is_asked_makes_no_difference(bus: Bus, lifetime: float | None) -> None:
+    """As our servers ask, which do not look at whom they ask."""
+    bus.stage.idle_worker(b"a")
+    client, mark = bus.stage.client(), MDP.id_frame(MDP.new_id(), lifetime)
+    assert client.ask(b"mmi.service", mark, b"a") == [b"200"]
+    assert client.ask(b"mmi.service", mark, b"b") == [b"404"]
+    assert client.ask(b"mmi.services", mark) == [b"a", b"200"]
+    assert client.ask(b"mmi.workers", mark, b"b")[-1] == b"404"
+    assert client.ask(b"mmi.restart", mark, b"1") == client.ask(b"mmi.restart", b"1")
+    assert client.ask(b"mmi.nothing", mark, b"a") == [b"501"]
+
+
 def test_statistics_of_broker_and_proxy(bus: Bus) -> None:
     told, status = bus.stage.client().ask(b"mmi.statistics", b"")
     counters = json.loads(told)

@@ -56,9 +56,11 @@ class Internal:
         }
 
     def answer(self, service: bytes, body: list[bytes]) -> list[bytes]:
-        """The frames of the reply to a request."""
+        """The frames of the reply to a request, which may begin with an id, as one to our servers."""
         answer = self._answers.get(service)
-        return answer(body) if answer else [MDP.NOT_IMPLEMENTED]
+        if answer is None:
+            return [MDP.NOT_IMPLEMENTED]
+        return answer((body[1:] if MDP.parse_id(body[0]) is not None else body) or [b""])
 
     def _alive(self) -> list[bytes]:
         return sorted(service.name for service in self.broker.services.values() if service.count)
@@ -115,14 +117,14 @@ class Internal:
     def _log(self, body: list[bytes]) -> list[bytes]:
         """``mmi.log`` [lines]: the last records of the broker's log, as of a server's ``mmi``, then 200."""
         try:
-            lines = whole(_argument(body).decode("utf-8", "replace") or str(KEPT_RECORDS), "lines")
+            lines = whole(body[0].decode("utf-8", "replace") or str(KEPT_RECORDS), "lines")
         except VerbError as error:
             return [json_encode(str(error)), error.status]
         return [json_encode(RECENT.last(lines)), MDP.OK]
 
     def _restart(self, body: list[bytes]) -> list[bytes]:
         """``mmi.restart`` [process id]: the broker ends and is started again, as a server on its ``mmi``, then 200."""
-        pid = _argument(body)
+        pid = body[0]
         if pid and pid != str(os.getpid()).encode():
             return [json_encode("the broker is another process by now: it was restarted already"), MDP.CONFLICT]
         MDP.logger.info("a restart was asked for")
@@ -133,12 +135,6 @@ class Internal:
         """``mmi.reload``: the broker looks at the list of keys now, not only in a second, then 200."""
         self.broker.door.reread()
         return [MDP.OK]
-
-
-def _argument(body: list[bytes]) -> bytes:
-    """The first frame of a request, behind the id that one to our servers has."""
-    more = body[1:] if MDP.parse_id(body[0]) is not None else body
-    return more[0] if more else b""
 
 
 def _text(name: bytes) -> str:
