@@ -115,12 +115,13 @@ class FakeTitanic:
         return [b"200", uuid]
 
     def _reply(self, body: Frames) -> Frames:
-        if body[0] not in self.kept or body[0] in self.closed:
+        uuid = _without_id(body)[0]
+        if uuid not in self.kept or uuid in self.closed:
             return [b"400"]
-        return self.replies.get(body[0], [b"300"])
+        return self.replies.get(uuid, [b"300"])
 
     def _close(self, body: Frames) -> Frames:
-        self.closed.append(body[0])
+        self.closed.append(_without_id(body)[0])
         return [b"200"]
 
     def __enter__(self) -> Self:
@@ -128,3 +129,7 @@ class FakeTitanic:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _without_id(body: Frames) -> Frames:
+    return body[1:] if MDP.parse_id(body[0]) is not None else body

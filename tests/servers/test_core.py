@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raspy.common import MDP
-from raspy.servers.core import mirror
+from raspy.servers.core import delivery, mirror
 from raspy.servers.core.delivery import exec_frames, place
 from tests.bus import eventually
 from tests.servers.core_house import House, house
@@ -125,7 +125,8 @@ def test_a_job_fires_and_says_so_once(home: House) -> None:
     assert events[0][1]["late"] < 60
 
 
-def test_a_job_commands_a_device_through_titanic(home: House) -> None:
+def test_a_job_commands_a_device_through_titanic(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FORGET", 0.05)
     titanic = home.add_titanic()
     fake = home.add_tank()
     home.start(titanic=True)

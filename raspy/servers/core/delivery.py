@@ -27,6 +27,9 @@ PAUSE = 0.5
 """Seconds between looks for the answer."""
 AFTER = 10.0
 """Seconds past the lifetime in which the answer is still waited for."""
+FORGET = LIFETIME
+"""Seconds after its end in which Titanic still knows a command: a core that was killed before it noted that this was
+done sends it again under its id, and only who still knows that does not do it twice."""
 FLYING, WAITING = 100, 5000
 """Commands that are on their way at a time, and that wait for it."""
 SHOWN = 300
@@ -209,11 +212,11 @@ class Delivery:
             return
         status = reply[0][:3] if reply else b""
         if reply is not None and status == MDP.OK:
-            self._forget(flight)
+            self.server.call_later(FORGET, self._forget, flight)
             self._answered(flight, reply[1:])
         elif reply is not None and status == MDP.ERROR and reply[0].startswith((b"500 late", b"500 parked")):
             how = LATE if reply[0].startswith(b"500 late") else REFUSED
-            self._forget(flight)
+            self.server.call_later(FORGET, self._forget, flight)
             self._land(flight, how, f"titanic: {reply[0][:SHOWN].decode('utf-8', 'replace')}")
         elif status == MDP.BAD_REQUEST:
             self._land(flight, UNKNOWN, "titanic does not know the request any more")
