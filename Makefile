@@ -13,7 +13,8 @@ WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 DEV_WORKERS ?= 6
 # Of `make tests`, too, where they are done fewer times.
 SOAK_LONGER := $(addprefix tests/integration/test_,power_cut.py core_crash.py titanic_crash.py)
-PYTEST = $(if $(COVERAGE),COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml") $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# A worker that dies ends the run: pytest-xdist would wait for ever for tests that nobody does.
+PYTEST = $(if $(COVERAGE),COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml") $(RUN) -m pytest -n $(WORKERS) --max-worker-restart=0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help develop install uninstall wheel image start tests devtests soak lint docs boil bench fuzz fuzz-api test-clock test-gpio test-fleet test-image test-stage test-debian clean
 
