@@ -11,15 +11,21 @@ MEASURED := $(shell grep -sv '^\#' tests/measured.txt)
 MEASURE := COVERAGE_PROCESS_START="$(CURDIR)/pyproject.toml" COVERAGE_FILE="$(CURDIR)/build/coverage/data"
 # The tests wait for other processes most of the time: more workers than cores. A file's tests share what is dear to make.
 WORKERS ?= $(shell echo $$(($$(nproc) * 3)))
-# What takes longest begins first: pytest keeps the order in which it is told of files.
-LONG := tests/system $(addprefix tests/integration/test_,conformance.py boil.py) tests/web tests/repo
+# Those that are not measured wait even more.
+WAITERS ?= $(shell echo $$(($$(nproc) * 4)))
+# What takes longest begins first, so that nothing is left to wait for in the end: pytest keeps the order in which it is
+# told of files. For the measured ones, tests/measured.txt has that order.
+LONG := $(addprefix tests/,integration/test_conformance.py system/test_role.py repo/test_make.py web/test_owner.py \
+	integration/test_boil.py web/test_browser.py web/test_axe.py servers/test_curve_processes.py repo/test_packaging.py \
+	repo/test_docs_build.py)
 # Where this is set each of the thousands of processes compiles anew what it imports.
 export PYTHONDONTWRITEBYTECODE :=
 DEV_WORKERS ?= 6
 # Of `make tests`, too, where they are done fewer times.
 SOAK_LONGER := $(addprefix tests/integration/test_,power_cut.py core_crash.py titanic_crash.py)
 ORDINARY := "not soak and not fleet and not image"
-PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# A worker that dies ends the run: pytest-xdist would wait for ever for tests that nobody does.
+PYTEST = $(RUN) -m pytest -n $(WORKERS) --max-worker-restart=0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help develop install uninstall wheel sdist image start tests devtests soak lint docs pdf boil bench fuzz fuzz-api test-sdist test-clock test-gpio test-fleet test-image test-stage test-debian screenshot release clean
 
@@ -59,7 +65,7 @@ ifneq ($(strip $(ARGS)),)
 else
 	@failed=0; \
 	$(MEASURE) $(PYTEST) --junitxml=build/tests-measured.xml -m $(ORDINARY) $(MEASURED) || failed=1; \
-	$(PYTEST) --junitxml=build/tests.xml -m $(ORDINARY) $(addprefix --ignore=,$(MEASURED)) $(LONG) tests || failed=1; \
+	$(PYTEST) -n $(WAITERS) --junitxml=build/tests.xml -m $(ORDINARY) $(addprefix --ignore=,$(MEASURED)) $(LONG) tests || failed=1; \
 	$(RUN) -m tests.covered build/tests-measured.xml || failed=1; \
 	exit $$failed
 endif

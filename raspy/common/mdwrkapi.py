@@ -29,6 +29,8 @@ FRAME_LIMIT = 2048
 """Frames of a message; more than a broker's request has, which must not be cut: ours carries 1020 of body, and 5."""
 RECEIVE_LIMIT = 100
 """Messages taken in one turn of the loop."""
+ANSWERED = 0.02
+"""Seconds in which nothing was sent before a heartbeat of the broker is answered; its shortest interval is longer."""
 
 Reply = Callable[[list[bytes]], None]
 OnRequest = Callable[[list[bytes], Reply], None]
@@ -198,6 +200,9 @@ class WorkerConnection:
             self._retry()
             return
         self._attempts = 0
+        if command == MDP.W_HEARTBEAT and time.monotonic() - self._sent >= ANSWERED:
+            # The broker may be set to expect them more often than we send them.
+            self.send(MDP.W_HEARTBEAT)
         if command != MDP.W_REQUEST:
             return
         if len(frames) < 6 or frames[4] or self.client is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
-from raspy.common import MDP
+from raspy.common import MDP, mdwrkapi
 from raspy.common.executive import Executive
 from raspy.common.mdwrkapi import MajorDomoWorker, Reply, WorkerConnection
 from raspy.servers.broker import Broker
@@ -124,6 +124,17 @@ def test_it_sends_heartbeats_and_none_on_top_of_traffic(hand: HandPlayed) -> Non
     worker = hand.worker(heartbeat=30, liveness=1_000_000)
     address = hand.registered()
     for _ in range(3):
+        assert hand.receive() == (address, [HEARTBEAT])
+    worker.close()
+
+
+def test_a_heartbeat_is_answered(hand: HandPlayed) -> None:
+    """The broker decides how often it wants to hear from a worker, and tells by its own."""
+    worker = hand.worker()
+    address = hand.registered()
+    for _ in range(2):
+        hand.until(lambda: time.monotonic() - worker._sent >= mdwrkapi.ANSWERED)
+        hand.send(address, HEARTBEAT)
         assert hand.receive() == (address, [HEARTBEAT])
     worker.close()
 
