@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# No test fails because the machine is busy, nor for an example that nobody's change has to do with: new ones are looked
-# for by `make soak`.
-settings.register_profile("raspy", deadline=None, derandomize="RASPY_TEST_RANDOM" not in os.environ)
+# No test fails because the machine is busy, nor for an example that nobody's change has to do with: new ones, and more,
+# are looked for by `make soak`.
+_random = "RASPY_TEST_RANDOM" in os.environ
+settings.register_profile("raspy", deadline=None, derandomize=not _random, max_examples=100 if _random else 50)
 settings.load_profile("raspy")
 
 for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"):

