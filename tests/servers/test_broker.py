@@ -22,6 +22,8 @@ from tests.conformance.stage import CLIENT, DISCONNECT, Client, Reply, unique
 from tests.support_devices import LIMIT, short_directory
 
 KIB = 1024
+FEW = 20
+"""Messages for a peer; more than a worker is sent in a millisecond: no sooner libzmq learns that it has taken some."""
 FOR_EVER_MS = 60_000
 """A heartbeat interval in which no test ends: what happens, happens without it."""
 PATIENT = 100
@@ -529,7 +531,7 @@ def read_all(dealer: zmq.Socket[bytes], count: int) -> list[list[bytes]]:
 def test_replies_for_a_client_that_does_not_read_are_held_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", 4)
+    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", FEW)
     count, padding = 300, bytes(10 * KIB)
     with running_bus(heartbeat=FOR_EVER_MS) as bus:
         service = unique()
@@ -550,7 +552,7 @@ def test_replies_for_a_client_that_does_not_read_are_held_in_order(
 
 
 def test_replies_beyond_the_budget_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", 4)
+    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", FEW)
     count, padding = 300, bytes(10 * KIB)
     with running_bus(heartbeat=FOR_EVER_MS, queue_bytes=256 * KIB) as bus:
         service = unique()
@@ -574,7 +576,7 @@ def test_replies_beyond_the_budget_are_dropped_and_counted(monkeypatch: pytest.M
 
 
 def test_what_is_held_for_a_client_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", 4)
+    monkeypatch.setattr("raspy.servers.broker.broker.PEER_LIMIT", FEW)
     with running_bus(heartbeat=FOR_EVER_MS) as bus:
         service = unique()
         bus.stage.idle_worker(service).echo = True
