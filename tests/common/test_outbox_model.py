@@ -40,6 +40,9 @@ class Disk:
         self.untold_reads: list[tuple[Any, Any]] = []
         self.rests = self.closing = False
 
+    def __del__(self) -> None:
+        self.connection.close()
+
     def rest(self) -> None:
         busy = self.waiting or self.untold or self.unread or self.untold_reads
         self.closing = self.closing or not (busy or self.problem or self.rests)
